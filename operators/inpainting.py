@@ -1,0 +1,127 @@
+"""Inpainting: some pixels are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from operators.base import Array, Operator, Settings, Shape, as_tensor, check_shape
+
+__all__ = ["BoxInpainting", "Inpainting", "draw_box", "random_mask"]
+
+Box = tuple[int, int, int, int]
+
+
+class Inpainting(Operator):
+    """Pixels are kept where a mask is 1, and are zero elsewhere: y = m x (Ahn et al. 2024, Tables 5 and 7).
+
+    `mask` is (H, W), (B, H, W) or (B, 1, H, W), 1 = known, 0 = missing; a single mask serves every image.
+    The adjoint is the operator itself. `project` with "published" has T = identity, x - m x + y: known pixels
+    are those of y, and what y holds in the hole (noise, where it was added there too) is added to x. With
+    "adjoint" it is x - m x + m y, the orthogonal projection onto the images that agree with y.
+    ValueError: a mask that does not fit in_shape, or has entries other than 0 and 1.
+    """
+
+    per_image = ("mask",)
+
+    def __init__(self, mask: Array, in_shape: Shape, *, project: str = "published") -> None:
+        super().__init__(in_shape, in_shape, project=project)
+        values = as_tensor(mask, "mask")
+        if values.ndim == 4 and values.shape[1] == 1:
+            values = values[:, 0]
+        if values.ndim not in (2, 3) or tuple(values.shape[-2:]) != self.in_shape[1:]:
+            height, width = self.in_shape[1:]
+            raise ValueError(
+                f"mask of shape {tuple(mask.shape)}; it is ({height}, {width}), or (B, 1, {height}, {width})"
+            )
+        if not bool(((values == 0) | (values == 1)).all()):
+            raise ValueError("mask holds other values than 0 (missing) and 1 (known)")
+        self.mask = values.reshape(-1, 1, *self.in_shape[1:]).to(torch.float32)
+
+    def measured(self, y: Tensor) -> Tensor:
+        """The mask at the shape of y: 1 = known, 0 = missing."""
+        self._check(y, self.out_shape, "measurements")
+        return self.mask.to(y).expand_as(y)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        # Not m * x: what is missing may be anything, NaN included.
+        return torch.where(self.mask.to(x.device) > 0, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def _published_glue(self, y: Tensor) -> Tensor:
+        return y
+
+
+class BoxInpainting(Inpainting):
+    """Inpainting of one box in each image (Ahn et al. 2024, Tables 5 and 7: half of the image's sides).
+
+    `boxes` are (top, left, height, width) in pixels, one for each image, or one for all of them.
+    ValueError: no box, or one that does not lie inside the image.
+    """
+
+    def __init__(self, in_shape: Shape, boxes: Sequence[Box], *, project: str = "published") -> None:
+        if not boxes:
+            raise ValueError("no box: give one for all images, or one for each")
+        _, height, width = check_shape(in_shape)
+        mask = np.ones((len(boxes), 1, height, width), dtype=np.float32)
+        for hole, (top, left, rows, columns) in zip(mask[:, 0], boxes, strict=True):
+            inside = 0 <= top < top + rows <= height and 0 <= left < left + columns <= width
+            if not inside:
+                box = f"top {top}, left {left}, height {rows}, width {columns}"
+                raise ValueError(f"box ({box}) does not lie inside the image of {height} x {width} pixels")
+            hole[top : top + rows, left : left + columns] = 0.0
+        super().__init__(mask, in_shape, project=project)
+        self.boxes = tuple(boxes)
+
+    @classmethod
+    def from_settings(
+        cls, in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
+    ) -> BoxInpainting:
+        """Settings: box (pixels a side, None = half the image), margin (pixels), position (top, left, height,
+        width, or None = drawn for each image), project."""
+        read = Settings(cls.__name__, settings, ("box", "margin", "position"))
+        side = None if read.null("box") else read.whole("box", minimum=1)
+        margin = read.whole("margin", minimum=0)
+        if not read.null("position"):
+            top, left, height, width = read.wholes("position", count=4)
+            return cls(in_shape, [(top, left, height, width)], project=read.project)
+        boxes = [draw_box(in_shape, rng, side, margin) for rng in rngs]
+        return cls(in_shape, boxes, project=read.project)
+
+
+def draw_box(in_shape: Shape, rng: np.random.Generator, side: int | None = None, margin: int = 16) -> Box:
+    """A box (top, left, height, width) in pixels, at least `margin` from every border.
+
+    top is uniform in [margin, H - height - margin), left likewise; `side` None is half the image. Where the
+    box fits in one way only, it lies there. ValueError where it does not fit.
+    """
+    _, height, width = check_shape(in_shape)
+    rows, columns = (height // 2, width // 2) if side is None else (side, side)
+    spare = min(height - rows, width - columns) - 2 * margin
+    if spare < 0 or rows < 1 or columns < 1:
+        raise ValueError(
+            f"a box of {rows} x {columns} with a margin of {margin} does not fit {height} x {width} pixels; "
+            "take a smaller box or margin"
+        )
+    top = rng.integers(margin, max(height - rows - margin, margin + 1))
+    left = rng.integers(margin, max(width - columns - margin, margin + 1))
+    return int(top), int(left), rows, columns
+
+
+def random_mask(
+    in_shape: Shape, rng: np.random.Generator, lowest: float = 0.3, highest: float = 0.7
+) -> NDArray[np.float32]:
+    """A mask (H, W), 1 = known, with a share of missing pixels drawn from U(lowest, highest)."""
+    _, height, width = check_shape(in_shape)
+    if not 0.0 <= lowest <= highest <= 1.0:
+        raise ValueError(f"shares are {lowest} to {highest}; they are 0 <= lowest <= highest <= 1")
+    missing = int(height * width * rng.uniform(lowest, highest))
+    mask = np.ones(height * width, dtype=np.float32)
+    mask[rng.choice(height * width, size=missing, replace=False)] = 0.0
+    return mask.reshape(height, width)

@@ -1,0 +1,1 @@
+"""Inverse problems with diffusion priors and Perturbed-Attention Guidance."""

@@ -1,0 +1,172 @@
+"""Train a small prior on a folder of pictures: an eps-predicting pixel U-Net, an autoencoder, or a U-Net on its latents.
+
+A run lives in its output folder and goes on from where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from pag_inverse.training import Objective, TrainSettings
+
+KINDS = ("pixel", "autoencoder", "latent")
+BETAS = {"pixel": "linear", "autoencoder": "", "latent": "scaled_linear"}
+CROPS = {"pixel": "64:0.8,128:0.2", "autoencoder": "64:0.9,128:0.1", "latent": "128:0.85,256:0.15"}
+EXAMPLES = """examples:
+  python scripts/train_prior.py --kind pixel --data photographs --output runs/pixel
+  python scripts/train_prior.py --kind autoencoder --data photographs --output runs/autoencoder
+  python scripts/train_prior.py --kind latent --data photographs --autoencoder runs/autoencoder/vae --output runs/latent
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="train_prior", description=__doc__, epilog=EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--kind", choices=KINDS, required=True)
+    p.add_argument("--data", type=Path, required=True, help="folder of pictures, searched below it too")
+    p.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
+    p.add_argument("--autoencoder", type=Path, help="folder of a trained autoencoder (kind latent)")
+    p.add_argument("--steps", type=int, default=20000)
+    p.add_argument("--batch", type=int, default=16, help="crops of the smallest side in a batch")
+    p.add_argument("--crops", help="sides and shares, such as 64:0.8,128:0.2")
+    p.add_argument("--learning-rate", type=float, default=8e-4)
+    p.add_argument("--warmup", type=int, default=200)
+    p.add_argument("--ema", type=float, default=0.9995)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    p.add_argument("--kl-weight", type=float, default=1e-4, help="weight of the KL term (kind autoencoder)")
+    p.add_argument("--init", type=Path, help="safetensors to start from")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS")
+    p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, train, write; bad input is one line on stderr and exit status 2."""
+    args = parser().parse_args(argv)
+    try:
+        settings = settings_of(args)
+        train(args, settings)
+    except (ValueError, OSError) as error:
+        print(f"train_prior: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_prior: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def settings_of(args: argparse.Namespace) -> TrainSettings:
+    from pag_inverse.training import TrainSettings
+
+    if not args.data.is_dir():
+        raise ValueError(f"--data {args.data} is no folder")
+    if (args.autoencoder is None) == (args.kind == "latent"):
+        raise ValueError("--autoencoder goes with --kind latent, and with it alone")
+    return TrainSettings(args.kind, args.steps, args.batch, parse_crops(args.crops or CROPS[args.kind]),
+                         args.learning_rate, args.warmup, args.ema, args.seed, args.precision, BETAS[args.kind],
+                         str(args.init) if args.init else None)
+
+
+def parse_crops(text: str) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = [part.split(":") for part in text.split(",")]
+        crops = tuple((int(side), float(share)) for side, share in pairs)
+    except ValueError:
+        raise ValueError(f"--crops {text!r}; it must read like 64:0.8,128:0.2") from None
+    if any(side < 16 or side % 16 or share <= 0 for side, share in crops):
+        raise ValueError(f"--crops {text!r}; sides are multiples of 16 and shares above 0")
+    return crops
+
+
+def train(args: argparse.Namespace, settings: TrainSettings) -> None:
+    import torch
+
+    from pag_inverse.training import Crops, Trainer, split_held_out
+
+    device = torch.device(args.device)
+    training, held_out = split_held_out(args.data)
+    args.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)  # the initial weights; everything later has generators of its own
+    model, objective, validate = wire(args, settings, held_out, device)
+    data = Crops(training, settings.crops, settings.batch, settings.seed)
+    trainer = Trainer(model, objective, data, settings, args.output, device)
+    resumed = trainer.resume()
+    print(f"{'going on at' if resumed else 'starting at'} step {trainer.step} of {settings.steps}; "
+          f"{len(data.pictures)} pictures, {len(held_out)} held out, "
+          f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    trainer.run(args.save_every, args.validate_every, validate)
+    write_weights(trainer.model, trainer.ema.shadow, args)
+
+
+def wire(args: argparse.Namespace, settings: TrainSettings, held_out: list[Path],
+         device: torch.device) -> tuple[nn.Module, Objective, object]:
+    """The network, its objective and its validation."""
+    import numpy as np
+    import torch
+
+    from pag_inverse import training
+    from pag_inverse.priors import architectures
+    from pag_inverse.schedule import BETAS as SCHEDULES
+
+    side = max(side for side, _ in settings.crops)
+    if settings.kind == "autoencoder":
+        model = architectures.autoencoder()
+        load_init(model, args.init)
+        return model, training.autoencoder_objective(args.kl_weight), training.validate_autoencoder(held_out, side, device)
+    abar = torch.from_numpy(np.cumprod(1 - SCHEDULES[settings.betas]())).float()
+    encode = latent_encoder(args.autoencoder, device) if settings.kind == "latent" else None
+    model = architectures.latent_unet() if settings.kind == "latent" else architectures.pixel_unet()
+    load_init(model, args.init)
+    return (model, training.eps_objective(abar, encode),
+            training.validate_eps(held_out, side, abar, encode, device))
+
+
+def load_init(model: nn.Module, path: Path | None) -> None:
+    if path is not None:
+        from safetensors.torch import load_file
+
+        model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+
+
+def latent_encoder(folder: Path, device: torch.device):  # type: ignore[no-untyped-def]
+    """A function (x, generator) -> scaled latents drawn from the frozen autoencoder's posterior."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(folder, local_files_only=True).requires_grad_(False).to(device).float()
+
+    @torch.no_grad()
+    def encode(x: Tensor, generator: torch.Generator) -> Tensor:
+        posterior = vae.encode(x).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(x)
+        return ((posterior.mean + posterior.std * noise) * vae.config.scaling_factor).float()
+
+    return encode
+
+
+def write_weights(model: nn.Module, weights: dict[str, Tensor], args: argparse.Namespace) -> None:
+    """The averaged weights in diffusers' layout: `unet/` or `vae/` in the output folder."""
+    import torch
+
+    model.load_state_dict(weights)
+    if args.kind == "autoencoder":
+        from pag_inverse.training import Crops, split_held_out
+
+        data = Crops(split_held_out(args.data)[0], ((128, 1.0),), 64, args.seed)
+        with torch.no_grad():
+            std = torch.cat([model.encode(data(k).to(args.device)).latent_dist.mean for k in range(4)]).std()
+        model.register_to_config(scaling_factor=round(1 / float(std), 5))
+    model.to("cpu").save_pretrained(args.output / ("vae" if args.kind == "autoencoder" else "unet"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Images in and out: the only place where [-1, 1] becomes 8 bits and back.
+
+An image is a float32 array (3, H, W), RGB, range [-1, 1]; a picture is what a file holds, uint8 (H, W, 3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import uuid
+import zlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+
+RESIZES = ("bicubic", "reference")
+# What scikit-image's wheel holds itself; its other photographs would be fetched.
+BUNDLED = {
+    "astronaut": "astronaut.png",
+    "chelsea": "chelsea.png",
+    "coffee": "coffee.png",
+    "rocket": "rocket.jpg",
+}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+# Everything Pillow's decoders are known to raise on a damaged file.
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error,
+            zlib.error, PIL.Image.DecompressionBombError)  # fmt: skip
+
+
+def read_image(path: str | os.PathLike[str]) -> Image:
+    """Read an image file as a person sees it: (3, H, W) in [-1, 1].
+
+    Turned as its EXIF says, transparency over white, grey as three equal channels, 16-bit grey in full
+    precision. A missing, empty, damaged or foreign file and one less than 2 pixels a side are one-line
+    ValueErrors.
+    """
+    try:
+        with PIL.Image.open(path) as file:
+            image = _decode(PIL.ImageOps.exif_transpose(file))
+    except PIL.UnidentifiedImageError as error:
+        empty = os.path.getsize(path) == 0
+        reason = "the file is empty" if empty else "not an image of a kind that Pillow reads"
+        raise ValueError(f"{path}: {reason}") from error
+    except _DAMAGED as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read: {reason}") from error
+    if min(image.shape[1:]) < 2:
+        raise ValueError(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, too small to restore")
+    return image
+
+
+def prepare(image: Image, size: int, resize: str = "bicubic") -> Image:
+    """Cut the central square and bring it to `size` pixels: (3, H, W) to (3, size, size), within [-1, 1].
+
+    `bicubic` is Pillow's, antialiased, on float. `reference` is the published programs' way: nearest
+    neighbour to enlarge, bilinear without antialiasing to reduce. A square of that size comes back as it is.
+    Another size than a positive one and another `resize` are ValueErrors.
+    """
+    if size < 1 or resize not in RESIZES:
+        raise ValueError(f"size is {size} and resize {resize!r}; allowed: at least 1, {' or '.join(RESIZES)}")
+    height, width = image.shape[1:]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = image[:, top : top + short, left : left + short]
+    if short == size:
+        return np.array(square, dtype=np.float32)
+    if resize == "bicubic":
+        return _bicubic(image, (left, top, left + short, top + short), size)
+    return _nearest(square, size) if size > short else _bilinear(square, size)
+
+
+def to_uint8(image: Any) -> Picture:
+    """Turn an image (3, H, W) or (1, H, W) in [-1, 1], an array or tensor, into a picture (H, W, 3).
+
+    Clipped and rounded, nothing else. Another shape and a NaN or Inf are ValueErrors.
+    """
+    array = np.asarray(image.detach().float().cpu() if hasattr(image, "detach") else image)
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype.kind != "f":
+        raise ValueError(f"an image is a float (3, H, W) or (1, H, W), not {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("the image holds NaN or Inf")
+    levels = np.rint(np.clip((array.astype(np.float64) + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(levels, (3, *levels.shape[1:])).transpose(1, 2, 0))
+
+
+def from_uint8(picture: NDArray[np.uint8]) -> Image:
+    """Turn a picture (H, W, 3) or (H, W), uint8, into an image (3, H, W) in [-1, 1]; else a ValueError."""
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+        raise ValueError(f"a picture is uint8 (H, W, 3) or (H, W), not {picture.dtype} {picture.shape}")
+    colour = picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+    return np.ascontiguousarray((colour / 127.5 - 1.0).transpose(2, 0, 1), dtype=np.float32)
+
+
+def write_png(path: str | os.PathLike[str], image: Any) -> None:
+    """Write an image or a picture as PNG; the file is there whole or not at all.
+
+    A full disk and a folder that is missing or not writable are OSErrors that name `path`.
+    """
+    picture = image if getattr(image, "dtype", None) == np.uint8 else to_uint8(image)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, format="PNG")
+    write_whole(path, buffer.getvalue())
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that no reader and no interruption ever sees a part of it; OSErrors name `path`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the image files of a folder by their suffix, sorted by name, without hidden ones and subfolders.
+
+    A folder that is missing or holds none is a ValueError.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    if not found:
+        raise ValueError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
+    return sorted((p for p in found if p.is_file()), key=lambda p: p.name)
+
+
+def bundled_photograph(name: str) -> Image:
+    """Read one of BUNDLED, the photographs that come with scikit-image; nothing is ever fetched."""
+    if name not in BUNDLED:
+        raise ValueError(f"unknown photograph {name!r}; there are {', '.join(BUNDLED)}")
+    with resources.as_file(resources.files("skimage").joinpath("data", BUNDLED[name])) as path:
+        return read_image(path)
+
+
+def _decode(file: PIL.Image.Image) -> Image:
+    if file.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+    if file.mode.startswith("I"):
+        return _decode_16_bit(np.asarray(file))
+    if file.has_transparency_data:
+        white = PIL.Image.new("RGBA", file.size, "white")
+        file = PIL.Image.alpha_composite(white, file.convert("RGBA"))
+    return from_uint8(np.asarray(file.convert("RGB")))
+
+
+def _decode_16_bit(levels: NDArray[Any]) -> Image:
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("pixels of more than 16 bits")
+    grey = (levels / 32767.5 - 1.0).astype(np.float32)
+    return np.repeat(grey[None], 3, axis=0)
+
+
+def _bicubic(image: Image, box: tuple[int, int, int, int], size: int) -> Image:
+    """Resize the box (left, top, right, bottom), whose outside counts at its edges; clip the overshoot."""
+    bands = [PIL.Image.fromarray(np.ascontiguousarray(band, dtype=np.float32)) for band in image]
+    resized = [band.resize((size, size), PIL.Image.Resampling.BICUBIC, box=box) for band in bands]
+    return np.clip(np.stack([np.asarray(band) for band in resized]), -1.0, 1.0)
+
+
+def _nearest(square: Image, size: int) -> Image:
+    index = np.arange(size) * square.shape[1] // size
+    return np.array(square[:, index[:, None], index], dtype=np.float32)
+
+
+def _bilinear(square: Image, size: int) -> Image:
+    short = square.shape[1]
+    place = np.clip((np.arange(size) + 0.5) * short / size - 0.5, 0, short - 1)
+    low = np.floor(place).astype(np.int64)
+    high, part = np.minimum(low + 1, short - 1), (place - low).astype(np.float32)
+    rows = square[:, low] * (1 - part)[:, None] + square[:, high] * part[:, None]
+    return np.asarray(rows[:, :, low] * (1 - part) + rows[:, :, high] * part, dtype=np.float32)

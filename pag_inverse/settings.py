@@ -1,0 +1,115 @@
+"""What a run is set to: the frozen dataclasses that `pag_inverse.config` reads from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pag_inverse.yaml_reader import check_choice, check_number, check_whole
+
+FAMILIES = ("adm", "pixel", "latent", "stable_diffusion")
+BETA_SCHEDULES = ("linear", "scaled_linear")
+ENCODINGS = ("sample", "mode")
+VARIANCES = ("fixed_small", "fixed_large")
+PROJECTIONS = ("published", "adjoint")
+TRAINING_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """An operator's name among `operators.OPERATORS` and its settings, sizes in pixels."""
+
+    name: str
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """Where the published programs and the equations differ; the defaults are the tables' own.
+
+    `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
+    posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
+    one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
+    """
+
+    renoise_prediction: bool = True
+    encode: str = "sample"
+    ddim_eta: float = 0.0
+    variance: str = "fixed_small"
+
+    def __post_init__(self) -> None:
+        check_choice("encode", self.encode, ENCODINGS)
+        check_number("ddim_eta", self.ddim_eta, maximum=1.0)
+        check_choice("variance", self.variance, VARIANCES)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One column of Table 5 or 7: step sizes `eta` and `gamma` (PSLD only), scale `s` at `layers`, `steps`.
+
+    Without PAG `s` is 0 and `layers` is empty. A negative or non-finite number is a ValueError.
+    """
+
+    eta: float
+    gamma: float | None = None
+    s: float = 0.0
+    layers: tuple[str, ...] = ()
+    steps: int = TRAINING_STEPS
+    options: SolverOptions = field(default_factory=SolverOptions)
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta)
+        check_number("s", self.s)
+        check_whole("steps", self.steps, minimum=1, maximum=TRAINING_STEPS)
+        if self.gamma is not None:
+            check_number("gamma", self.gamma)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A degradation, its noise (`sigma` on the [-1, 1] range) and the row of the tables that goes with it.
+
+    `hyperparameters` is None where no dataset was named: then the caller sets its own.
+    """
+
+    name: str
+    dataset: str | None
+    solver: str
+    pag: bool
+    operator: OperatorConfig
+    noise: str
+    sigma: float
+    noise_in_hole: bool
+    hyperparameters: Hyperparameters | None
+
+
+@dataclass(frozen=True)
+class BetaConfig:
+    """The 1000 betas a prior was trained with: `linear`, or `scaled_linear` (linear in the square root)."""
+
+    schedule: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """A prior: its kind, the dataset whose rows go with it, and its weights.
+
+    `image_size` is in pixels, `size_mb` in megabytes. `files` are the names its weights go by: files, folders
+    of Stable Diffusion's components, or folders inside `pag_inverse.priors` for the embedded ones, which no
+    hub holds. `head_channels` is the width of an ADM's attention heads, which its weights do not tell.
+    """
+
+    name: str
+    family: str
+    image_size: int
+    dataset: str | None
+    files: tuple[str, ...]
+    hub_repo: str | None
+    hub_file: str | None
+    size_mb: float
+    betas: BetaConfig
+    head_channels: int | None
+    licence: str
+    source: str

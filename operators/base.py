@@ -120,9 +120,10 @@ class Operator(abc.ABC):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         """A* y, shapes already checked: the vector-Jacobian product, exact for any linear operator."""
+        keep_graph = torch.is_grad_enabled() and y.requires_grad
         with torch.enable_grad():
             zeros = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
-            (x,) = torch.autograd.grad(self._forward(zeros), zeros, y, create_graph=y.requires_grad)
+            (x,) = torch.autograd.grad(self._forward(zeros), zeros, y, create_graph=keep_graph)
         return x
 
     def _published_glue(self, y: Tensor) -> Tensor:

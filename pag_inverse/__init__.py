@@ -1,1 +1,36 @@
-"""Inverse problems with diffusion priors and Perturbed-Attention Guidance."""
+"""Inverse problems with diffusion priors under Perturbed-Attention Guidance."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pag_inverse.config import load_task
+    from pag_inverse.guidance import NoGuidance, PerturbedAttentionGuidance
+    from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
+    from pag_inverse.restoration import RestorationResult, solve
+    from pag_inverse.solvers import DPS, PSLD, Solver
+
+__version__ = "0.1.0"
+_HOMES = {
+    "load_task": "config",
+    "NoGuidance": "guidance",
+    "PerturbedAttentionGuidance": "guidance",
+    "LatentPrior": "priors",
+    "PixelPrior": "priors",
+    "Prior": "priors",
+    "load_prior": "priors",
+    "RestorationResult": "restoration",
+    "solve": "restoration",
+    "DPS": "solvers",
+    "PSLD": "solvers",
+    "Solver": "solvers",
+}
+__all__ = ["DPS", "PSLD", "LatentPrior", "NoGuidance", "PerturbedAttentionGuidance", "PixelPrior", "Prior",
+           "RestorationResult", "Solver", "load_prior", "load_task", "solve"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that parsing a command line does not import torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pag_inverse' has no attribute {name!r}")
+    return getattr(import_module(f"pag_inverse.{_HOMES[name]}"), name)

@@ -1,0 +1,21 @@
+"""Solvers, one algorithm a file. A new one is a subclass of `Solver` in a file of its own and a line in `make_solver`."""
+
+from pag_inverse.settings import Hyperparameters
+from pag_inverse.solvers.base import Solver, StepOutput
+from pag_inverse.solvers.dps import DPS
+from pag_inverse.solvers.psld import PSLD
+
+__all__ = ["DPS", "PSLD", "Solver", "StepOutput", "make_solver"]
+
+
+def make_solver(name: str, row: Hyperparameters) -> Solver:
+    """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
+    options = row.options
+    if name == "dps":
+        return DPS(row.eta, variance=options.variance)
+    if name == "psld":
+        if row.gamma is None:
+            raise ValueError("PSLD needs gamma")
+        return PSLD(row.eta, row.gamma, renoise_prediction=options.renoise_prediction, encode=options.encode,
+                    ddim_eta=options.ddim_eta)
+    raise ValueError(f"unknown solver {name!r}; there are dps, psld")

@@ -1,0 +1,68 @@
+"""Guidance: from a prior's predictions to the eps that moves the sample and the one that meets the measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pag_inverse.priors.base import Prior
+
+
+@dataclass(frozen=True)
+class GuidedEps:
+    """`guided` moves the sample and has no graph; `unguided` keeps its graph; f of a learned variance or None."""
+
+    guided: Tensor
+    unguided: Tensor
+    variance_fraction: Tensor | None
+
+
+class NoGuidance:
+    """The plain prior: guided = unguided = eps."""
+
+    def __init__(self, condition: Tensor | None = None) -> None:
+        self.condition = condition
+
+    def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
+        prediction = prior.predict(z, t, self.condition)
+        return GuidedEps(prediction.eps.detach(), prediction.eps, prediction.variance_fraction)
+
+
+class PerturbedAttentionGuidance:
+    """eps + s (eps - eps_hat), Eq. 10, with classifier-free guidance beside it where a condition is given, Eq. 14.
+
+    s: scale, 0 or more; layers: the self-attention layers whose maps become the identity in eps_hat, in the
+    checkpoint's or diffusers' words; cfg: 1 is off, the w of Eq. 14 is cfg - 1; condition: the embedding of a prompt,
+    and then the unguided eps is eps(c).
+    """
+
+    def __init__(
+        self, s: float, layers: Sequence[str], *, cfg: float = 1.0, condition: Tensor | None = None
+    ) -> None:
+        for name, value in (("s", s), ("cfg", cfg)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a number that is not negative")
+        if s > 0 and not layers:
+            raise ValueError(f"s is {s} but no layer is named; name the self-attention layers to perturb")
+        if cfg != 1 and condition is None:
+            raise ValueError(f"cfg is {cfg} but there is no prompt; classifier-free guidance needs one")
+        self.s, self.layers, self.cfg, self.condition = s, tuple(layers), cfg, condition
+
+    def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
+        prediction = prior.predict(z, t, self.condition)
+        eps = guided = prediction.eps.detach()
+        if self.cfg != 1:
+            with torch.no_grad():
+                eps_null = prior.predict(z.detach(), t).eps
+            guided = eps_null + self.cfg * (eps - eps_null)
+        if self.s > 0:
+            eps_hat = prior.predict_perturbed(z, t, self.layers, self.condition)
+            guided = guided + self.s * (eps - eps_hat)
+        return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
+
+
+Guidance = NoGuidance | PerturbedAttentionGuidance

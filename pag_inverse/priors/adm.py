@@ -1,0 +1,217 @@
+"""OpenAI-ADM checkpoints as diffusers' UNet2DModel: the layout read off the tensor shapes, and the key map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+TIME = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
+ENDS = {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
+RESBLOCK = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+    "op": "conv",
+    "conv": "conv",
+}
+ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class AdmLayout:
+    """The layout of an ADM U-Net; `head_channels` and `new_attention_order` cannot be read off the shapes."""
+
+    in_channels: int
+    out_channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    attention: tuple[bool, ...]
+    middle_attention: bool
+    resblock_updown: bool
+    scale_shift: bool
+    head_channels: int = 64
+    new_attention_order: bool = False
+
+
+def read_layout(state: State, head_channels: int = 64, new_attention_order: bool = False) -> AdmLayout:
+    """Read an ADM's layout off the keys and shapes of its state dict; ValueError where it is none."""
+    _check_is_adm(state)
+    inputs = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("input_blocks."))
+    blocks = _blocks_a_level(state, inputs)
+    levels, rest = divmod(inputs, blocks + 1)
+    if rest:
+        raise ValueError(f"no ADM U-Net: {inputs} input blocks do not make levels of {blocks} + 1")
+    firsts = [1 + level * (blocks + 1) for level in range(levels)]
+    widths = tuple(_shape(state, f"input_blocks.{i}.0.out_layers.3.weight")[0] for i in firsts)
+    layout = AdmLayout(
+        in_channels=_shape(state, "input_blocks.0.0.weight")[1],
+        out_channels=_shape(state, "out.2.weight")[0],
+        widths=widths,
+        blocks=blocks,
+        attention=tuple(f"input_blocks.{i}.1.qkv.weight" in state for i in firsts),
+        middle_attention="middle_block.1.qkv.weight" in state,
+        resblock_updown=not any(".op." in k for k in state),
+        scale_shift=_shape(state, "input_blocks.1.0.emb_layers.1.weight")[0] == 2 * widths[0],
+        head_channels=head_channels,
+        new_attention_order=new_attention_order,
+    )
+    _check_representable(state, layout)
+    return layout
+
+
+def unet_config(layout: AdmLayout, image_size: int = 256) -> dict[str, Any]:
+    """The arguments of the UNet2DModel that computes what this ADM computes."""
+    down = {False: "DownBlock2D", True: "AttnDownBlock2D"}
+    up = {False: "UpBlock2D", True: "AttnUpBlock2D"}
+    if layout.resblock_updown:
+        down[False], up[False] = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
+    sampling = "resnet" if layout.resblock_updown else "conv"
+    return dict(
+        sample_size=image_size,
+        in_channels=layout.in_channels,
+        out_channels=layout.out_channels,
+        block_out_channels=layout.widths,
+        layers_per_block=layout.blocks,
+        down_block_types=tuple(down[a] for a in layout.attention),
+        up_block_types=tuple(up[a] for a in reversed(layout.attention)),
+        downsample_type=sampling,
+        upsample_type=sampling,
+        add_attention=layout.middle_attention,
+        attention_head_dim=layout.head_channels,
+        resnet_time_scale_shift="scale_shift" if layout.scale_shift else "default",
+        freq_shift=0,
+        flip_sin_to_cos=True,
+        norm_num_groups=32,
+        attn_norm_num_groups=32,
+        norm_eps=1e-5,
+    )
+
+
+def convert_state(state: State, layout: AdmLayout) -> dict[str, Tensor]:
+    """The state dict in UNet2DModel's keys; legacy qkv tensors are split head by head."""
+    converted: dict[str, Tensor] = {}
+    for key, value in state.items():
+        module, kind = key.rsplit(".", 1)
+        if module.endswith(".qkv"):
+            target = _target(module.removesuffix(".qkv"), layout)
+            for name, part in zip("qkv", _split_qkv(value, layout), strict=True):
+                converted[f"{target}.to_{name}.{kind}"] = part
+        else:
+            value = value.squeeze(-1) if module.endswith("proj_out") else value
+            converted[f"{_rename(module, layout)}.{kind}"] = value
+    return converted
+
+
+def build_unet(state: State, layout: AdmLayout, image_size: int = 256) -> UNet2DModel:
+    """The UNet2DModel of a state dict, float32; ValueError where a key is missing or left over or a shape differs."""
+    with torch.device("meta"):
+        unet = UNet2DModel(**unet_config(layout, image_size))
+    converted = {k: v.float() for k, v in convert_state(state, layout).items()}
+    try:
+        unet.load_state_dict(converted, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"not the weights of one ADM U-Net: {_one_line(error)}") from error
+    return unet
+
+
+def _check_is_adm(state: State) -> None:
+    needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
+    missing = [key for key in needed if key not in state]
+    if missing:
+        raise ValueError(f"no ADM U-Net: key {missing[0]} is missing")
+    if any(key.startswith("label_emb") for key in state):
+        raise ValueError("a class-conditional ADM (it has label_emb); an unconditional one is needed here")
+
+
+def _check_representable(state: State, layout: AdmLayout) -> None:
+    base = _shape(state, "time_embed.0.weight")[1]
+    if base != layout.widths[0]:
+        raise ValueError(f"an ADM whose first level ({layout.widths[0]}) is not as wide as its base ({base})")
+    if any(w % 32 for w in layout.widths):
+        raise ValueError(f"an ADM of widths {layout.widths}; they must be multiples of 32")
+    if any(w % layout.head_channels for w, a in zip(layout.widths, layout.attention, strict=True) if a):
+        raise ValueError(f"head_channels {layout.head_channels} does not divide the widths {layout.widths}")
+
+
+def _blocks_a_level(state: State, inputs: int) -> int:
+    """Residual blocks a level: the first upsampling sits in the last output block of the deepest level."""
+    pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers|conv)\.")
+    ups = [int(found[1]) for key in state if (found := pattern.match(key))]
+    return min(ups) if ups else inputs - 1
+
+
+def _shape(state: State, key: str) -> tuple[int, ...]:
+    if key not in state:
+        raise ValueError(f"no ADM U-Net: key {key} is missing")
+    return tuple(state[key].shape)
+
+
+def _split_qkv(value: Tensor, layout: AdmLayout) -> Iterator[Tensor]:
+    value = value.squeeze(-1) if value.ndim == 3 else value
+    width, rest = value.shape[0] // 3, tuple(value.shape[1:])
+    if layout.new_attention_order:
+        yield from value.split(width)
+        return
+    heads = value.reshape(-1, 3, layout.head_channels, *rest)
+    for part in range(3):
+        yield heads[:, part].reshape(width, *rest)
+
+
+def _rename(module: str, layout: AdmLayout) -> str:
+    fixed = {**TIME, **ENDS}
+    if module in fixed:
+        return fixed[module]
+    prefix, inner = _split_module(module)
+    return f"{_target(prefix, layout)}.{inner}"
+
+
+def _split_module(module: str) -> tuple[str, str]:
+    for table in (RESBLOCK, ATTENTION):
+        for theirs, ours in table.items():
+            if module.endswith(f".{theirs}"):
+                return module.removesuffix(f".{theirs}"), ours
+    raise ValueError(f"no ADM U-Net: unknown key {module}")
+
+
+def _target(prefix: str, layout: AdmLayout) -> str:
+    """The diffusers module of an ADM module such as `input_blocks.9.1`."""
+    found = re.fullmatch(r"(input_blocks|output_blocks)\.(\d+)\.(\d)|middle_block\.(\d)", prefix)
+    if found is None:
+        raise ValueError(f"no ADM U-Net: unknown module {prefix}")
+    if found[4] is not None:
+        return _middle(int(found[4]), layout)
+    place = int(found[2]) - (found[1] == "input_blocks")
+    block, layer = divmod(place, layout.blocks + 1)
+    if found[1] == "input_blocks":
+        kind = "downsamplers.0" if layer == layout.blocks else _kind(found[3], layout.attention[block], layer)
+        return f"down_blocks.{block}.{kind}"
+    return f"up_blocks.{block}.{_kind(found[3], layout.attention[::-1][block], layer)}"
+
+
+def _middle(index: int, layout: AdmLayout) -> str:
+    second = 2 if layout.middle_attention else 1
+    names = {0: "resnets.0", second: "resnets.1", **({1: "attentions.0"} if layout.middle_attention else {})}
+    if index not in names:
+        raise ValueError(f"no ADM U-Net: unknown module middle_block.{index}")
+    return f"mid_block.{names[index]}"
+
+
+def _kind(index: str, attention: bool, layer: int) -> str:
+    if index == "0":
+        return f"resnets.{layer}"
+    return f"attentions.{layer}" if attention and index == "1" else "upsamplers.0"
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error))
+    return text if len(text) < 300 else text[:300] + " ..."

@@ -1,0 +1,92 @@
+"""What solvers ask of a prior."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
+from pag_inverse.schedule import Floats
+
+Draw = Callable[[tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """eps of shape (B, *state), and f in [0, 1] of a learned variance (same shape) or None."""
+
+    eps: Tensor
+    variance_fraction: Tensor | None
+
+
+class Prior(abc.ABC):
+    """A pre-trained eps-predicting diffusion model on a state z: the image itself, or its latent.
+
+    `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by.
+    """
+
+    def __init__(self, unet: nn.Module, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
+        self.unet = unet.eval().requires_grad_(False)
+        self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
+        self._twins: dict[tuple[str, ...], nn.Module] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @abc.abstractmethod
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape (C, H, W) of the state of an image (3, H, W); ValueError where the prior cannot take it."""
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The image (B, 3, H, W) of a state, in [-1, 1] up to overshoot."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        """The state of an image; a latent prior returns its posterior's mean, or with `draw` a sample of it."""
+
+    def predict(self, z: Tensor, t: int, condition: Tensor | None = None) -> Prediction:
+        """eps_theta(z, t), with a graph where autograd records; `condition` None is unconditional (the empty prompt)."""
+        return self._split(self._run(self.unet, z, t, condition))
+
+    @torch.no_grad()
+    def predict_perturbed(
+        self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None
+    ) -> Tensor:
+        """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph."""
+        key = tuple(layers)
+        if key not in self._twins:
+            self._twins[key] = perturbed_twin(self.unet, key)
+        return self._split(self._run(self._twins[key], z.detach(), t, condition)).eps
+
+    def layers(self) -> list[AttentionLayer]:
+        """The self-attention layers that can be perturbed."""
+        return self_attention_layers(self.unet)
+
+    def resolve_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The diffusers names of `names`; ValueError where one holds no self-attention."""
+        return resolve_layers(self.unet, names)
+
+    def _run(self, unet: nn.Module, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+        timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
+        return unet(z, timesteps).sample
+
+    def _split(self, output: Tensor) -> Prediction:
+        channels = self.unet.config.in_channels
+        if output.shape[1] == channels:
+            return Prediction(output, None)
+        eps, v = output.split(channels, dim=1)
+        return Prediction(eps, ((v + 1) / 2).detach())
+
+    def _check_image_shape(self, image_shape: tuple[int, ...]) -> None:
+        c, h, w = image_shape
+        if c != 3 or h % self.multiple or w % self.multiple or min(h, w) < self.multiple:
+            raise ValueError(
+                f"prior {self.name} cannot take an image of {h} x {w} with {c} channels; "
+                f"it takes 3 channels and sides that are multiples of {self.multiple}"
+            )

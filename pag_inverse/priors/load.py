@@ -1,0 +1,115 @@
+"""From a name or a path to a prior."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_config
+from pag_inverse.priors import checkpoints
+from pag_inverse.priors.base import Prior
+from pag_inverse.priors.latent import LatentPrior
+from pag_inverse.priors.pixel import PixelPrior
+from pag_inverse.schedule import BETAS, Floats
+
+EMBEDDED = Path(__file__).parent
+TORCH_FILES = (".pt", ".pth", ".ckpt", ".safetensors")
+
+
+def load_prior(
+    name: str | os.PathLike[str],
+    *,
+    weights_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    config: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+) -> Prior:
+    """Load a prior: an embedded one (`pixel`, `latent`), a published one (`ffhq`, `imagenet`, `sd15`), or a path.
+
+    A path is an OpenAI-ADM state dict (`config`: a JSON or YAML of ADM's arguments where its heads are not 64 wide),
+    or a diffusers folder: `unet` alone, or `unet` and `vae`, with `text_encoder` for Stable Diffusion. Published
+    files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's cache;
+    nothing is fetched unless `download`. ValueError names what is missing or wrong.
+    """
+    config = Path(config) if config is not None else None
+    known = load_prior_config(str(name)) if str(name) in PRIORS else None
+    path = find_weights(known, weights_dir, download) if known else Path(name)
+    if not path.exists():
+        raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
+    prior = _load_path(path, known, config)
+    prior.name = known.name if known else path.stem
+    prior.unet.to(device)
+    if isinstance(prior, LatentPrior):
+        prior.vae.to(device)
+    return prior
+
+
+def find_weights(config: PriorConfig, weights_dir: str | os.PathLike[str] | None, download: bool) -> Path:
+    """Where the weights of a named prior lie on this machine; ValueError says where to get what is missing."""
+    if config.hub_repo is None:
+        return EMBEDDED / config.files[0]
+    folder = weights_dir or os.environ.get("PAG_INVERSE_WEIGHTS")
+    if folder is not None:
+        for file in config.files:
+            if (Path(folder) / file).exists():
+                return Path(folder) / file
+    cached = _from_hub(config, download)
+    if cached is not None:
+        return cached
+    looked = f"in {folder}" if folder else "(neither --weights-dir nor PAG_INVERSE_WEIGHTS is set)"
+    raise ValueError(
+        f"prior {config.name}: no {' or '.join(config.files)} {looked}; it is {config.hub_repo}"
+        f"{f', file {config.hub_file},' if config.hub_file else ''} on the hub ({config.size_mb:.0f} MB): "
+        f"put it there, or give --download"
+    )
+
+
+def _from_hub(config: PriorConfig, download: bool) -> Path | None:
+    """The hub's copy of the weights: from its cache, or fetched where `download` says so."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        if config.hub_file:
+            return Path(hf_hub_download(config.hub_repo, config.hub_file, local_files_only=not download))
+        parts = ["unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*"]
+        ignored = ["*.bin", "*.fp16.*", "*non_ema*"]
+        return Path(snapshot_download(config.hub_repo, allow_patterns=parts, ignore_patterns=ignored,
+                                      local_files_only=not download))
+    except LocalEntryNotFoundError as error:
+        if download:
+            raise ValueError(f"prior {config.name}: {config.hub_repo} cannot be fetched: the hub is out of reach") from error
+        return None
+    except (HfHubHTTPError, OSError) as error:
+        raise ValueError(f"prior {config.name}: {config.hub_repo} cannot be fetched: {str(error).splitlines()[0]}") from error
+
+
+def _load_path(path: Path, known: PriorConfig | None, config: Path | None) -> Prior:
+    if path.is_file():
+        if path.suffix not in TORCH_FILES:
+            raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
+        unet, image_size = checkpoints.load_adm(path, head_channels=(known and known.head_channels) or 64, config=config)
+        return PixelPrior(unet, _betas(known, "linear"), image_size=image_size)
+    if (path / "vae").is_dir():
+        return _load_latent(path, known)
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    unet = checkpoints.load_model(folder, "UNet2DModel")
+    betas = checkpoints.read_betas(path, _betas(known, "linear"))
+    return PixelPrior(unet, betas, image_size=unet.config.sample_size or 256)
+
+
+def _load_latent(path: Path, known: PriorConfig | None) -> LatentPrior:
+    unet = checkpoints.load_model(path / "unet", "UNet2DModel", "UNet2DConditionModel")
+    vae = checkpoints.load_model(path / "vae", "AutoencoderKL")
+    prompted = type(unet).__name__ == "UNet2DConditionModel"
+    empty = checkpoints.empty_prompt_embedding(path) if prompted else None
+    betas = checkpoints.read_betas(path, _betas(known, "scaled_linear"))
+    size = known.image_size if known else (unet.config.sample_size or 64) * 2 ** (len(vae.config.block_out_channels) - 1)
+    return LatentPrior(unet, vae, betas, empty=empty, image_size=size)
+
+
+def _betas(known: PriorConfig | None, schedule: str) -> Floats:
+    config = known.betas if known else None
+    if isinstance(config, BetaConfig):
+        return BETAS[config.schedule](config.start, config.end)
+    return BETAS[schedule]()

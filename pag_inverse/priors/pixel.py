@@ -1,0 +1,27 @@
+"""Priors whose state is the image."""
+
+from __future__ import annotations
+
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from pag_inverse.priors.base import Draw, Prior
+from pag_inverse.schedule import Floats
+
+
+class PixelPrior(Prior):
+    """An unconditional U-Net on images (B, 3, H, W) in [-1, 1], with or without a learned variance (ADM)."""
+
+    def __init__(self, unet: UNet2DModel, betas: Floats, *, name: str = "pixel", image_size: int = 256) -> None:
+        multiple = 2 ** (len(unet.config.block_out_channels) - 1)
+        super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size)
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._check_image_shape(image_shape)
+        return tuple(image_shape)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        return x

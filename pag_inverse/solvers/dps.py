@@ -1,0 +1,54 @@
+"""Diffusion posterior sampling (Chung et al., 2023) with PAG, Algorithm 1 of the paper's appendix in pixel space."""
+
+from __future__ import annotations
+
+import torch
+from operators import Noise, Operator
+from torch import Tensor
+
+from pag_inverse.guidance import Guidance
+from pag_inverse.priors.base import Draw, Prior
+from pag_inverse.schedule import Schedule
+from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, measured_residual, norms
+
+FIXED_VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0}
+
+
+class DPS(Solver):
+    """x_{t-1} = ddpm_step(x_t, guided eps) - eta grad ||y - A(x0)||, x0 from the unguided eps, clamped to [-1, 1].
+
+    eta: step size (Table 7); variance: of priors that have not learned theirs, `fixed_small` (beta-tilde) or
+    `fixed_large` (beta).
+    """
+
+    def __init__(self, eta: float, *, variance: str = "fixed_small") -> None:
+        if variance not in FIXED_VARIANCES:
+            raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(FIXED_VARIANCES)}")
+        self.eta, self.fixed_fraction = check_step_size("eta", eta), FIXED_VARIANCES[variance]
+
+    def schedule(self, prior: Prior, steps: int) -> Schedule:
+        return Schedule.ddpm(prior.betas, steps)
+
+    def step(
+        self,
+        z: Tensor,
+        i: int,
+        schedule: Schedule,
+        y: Tensor,
+        noise: Noise,
+        operator: Operator,
+        prior: Prior,
+        guidance: Guidance,
+        draw: Draw,
+    ) -> StepOutput:
+        x_t = z.detach().requires_grad_(True)
+        with torch.enable_grad():
+            eps = guidance(prior, x_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
+            x0 = schedule.predict_x0(x_t, eps.unguided, i).clamp(-1, 1)  # 4: only this one meets the measurement
+            y0 = operator.forward(x0)
+            (grad,) = torch.autograd.grad(norms(y - y0).sum(), x_t)  # 6: one norm an image
+        x_t = x_t.detach()
+        x0_guided = schedule.predict_x0(x_t, eps.guided, i).clamp(-1, 1)
+        f = self.fixed_fraction if eps.variance_fraction is None else eps.variance_fraction
+        x_prev = schedule.ddpm_step(x_t, x0_guided, i, f, draw(tuple(x_t.shape)) if i > 0 else None)  # 5
+        return StepOutput(x_prev - self.eta * grad, x0.detach(), measured_residual(y, y0, operator))

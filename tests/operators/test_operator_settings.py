@@ -1,0 +1,202 @@
+"""Operators and noises by name: what is drawn, what is checked, what an error says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from operators import (
+    NOISES,
+    OPERATORS,
+    Blur,
+    BoxInpainting,
+    GaussianBlur,
+    Inpainting,
+    MotionBlur,
+    SuperResolution,
+    draw_box,
+    make_noise,
+    make_operator,
+    random_mask,
+)
+
+SHAPE = (3, 64, 64)
+SETTINGS: dict[str, dict[str, object]] = {
+    "box_inpainting": {"box": None, "margin": 8, "position": None},
+    "super_resolution": {"scale": 8},
+    "gaussian_blur": {"kernel_size": 61, "std": 3.0},
+    "motion_blur": {"kernel_size": 61, "intensity": 0.5, "center": False},
+}
+
+
+def streams(*seeds: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+def test_every_operator_of_the_table_is_tried() -> None:
+    assert SETTINGS.keys() == OPERATORS.keys()
+    assert set(NOISES) == {"gaussian", "none"}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_is_drawn_depends_on_the_images_own_generator(name: str) -> None:
+    x = torch.linspace(-1, 1, 2 * 3 * 64 * 64).reshape(2, *SHAPE)
+    both = make_operator(name, SHAPE, SETTINGS[name], streams(5, 7))
+    assert type(both) is OPERATORS[name] and both.linear and both.in_shape == SHAPE
+    y = both.forward(x)
+    for i, seed in enumerate((5, 7)):
+        alone = make_operator(name, SHAPE, SETTINGS[name], streams(seed)).forward(x[i : i + 1])
+        torch.testing.assert_close(alone, y[i : i + 1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["box_inpainting", "motion_blur"])
+def test_two_images_get_two_masks_or_kernels(name: str) -> None:
+    x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    y = make_operator(name, SHAPE, SETTINGS[name], streams(5, 7)).forward(x)
+    assert (y[0] - y[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("project", ["published", "adjoint"])
+def test_every_operator_takes_the_choice_of_gluing(name: str, project: str) -> None:
+    operator = make_operator(name, SHAPE, {**SETTINGS[name], "project": project}, streams(1))
+    y = torch.ones(1, *operator.out_shape)
+    torch.testing.assert_close(
+        operator.glue(y), operator.adjoint(y) if project == "adjoint" else torch.ones(1, *SHAPE)
+    )
+
+
+def test_a_position_is_kept() -> None:
+    settings = {"box": None, "margin": 16, "position": [3, 5, 20, 30]}
+    y = make_operator("box_inpainting", SHAPE, settings, streams(1, 2)).forward(torch.ones(2, *SHAPE))
+    assert (y[:, :, 3:23, 5:35] == 0).all() and y.sum() == 2 * 3 * (64 * 64 - 20 * 30)
+
+
+def test_boxes_are_drawn_as_published() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([draw_box((3, 256, 256), rng) for _ in range(4000)])
+    assert (boxes[:, 2:] == 128).all()
+    for corner in boxes[:, :2].T:  # uniform on 16 ... 111
+        assert corner.min() == 16 and corner.max() == 111
+        assert abs(corner.mean() - 63.5) < 2.0 and abs(corner.std() - 27.7) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "margin", "allowed"),
+    [
+        ((3, 64, 64), None, 16, {(16, 16, 32, 32)}),
+        ((1, 8, 9), 4, 2, {(2, 2, 4, 4)}),
+        ((1, 8, 12), None, 1, {(top, left, 4, 6) for top in (1, 2) for left in (1, 2, 3, 4)}),
+    ],
+)
+def test_boxes_of_other_images(
+    shape: tuple[int, int, int], side: int | None, margin: int, allowed: set[tuple[int, ...]]
+) -> None:
+    rng = np.random.default_rng(0)
+    assert {draw_box(shape, rng, side, margin) for _ in range(100)} == allowed
+
+
+def test_random_masks_miss_a_drawn_share_of_the_pixels() -> None:
+    missing = np.array([1 - random_mask((3, 20, 30), rng).mean() for rng in streams(*range(200))])
+    assert missing.min() > 0.29 and missing.max() < 0.7
+    assert abs(missing.mean() - 0.5) < 0.03 and abs(missing.std() - 0.4 / np.sqrt(12)) < 0.02
+
+
+FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
+    "unknown operator": ("blurr", {}, "unknown operator 'blurr'; there are box_inpainting"),
+    "unknown setting": ("super_resolution", {"scale": 8, "size": 1}, "unknown setting size; there are scale"),
+    "missing setting": ("gaussian_blur", {"std": 3.0}, "missing setting kernel_size"),
+    "text for a number": ("gaussian_blur", {"kernel_size": 61, "std": "3"}, "std is '3'"),
+    "fraction for a whole": ("super_resolution", {"scale": 8.0}, "scale is 8.0; it is a whole number"),
+    "truth for a whole": ("super_resolution", {"scale": True}, "scale is True"),
+    "null for a number": ("gaussian_blur", {"kernel_size": 61, "std": None}, "std is None"),
+    "nan": ("gaussian_blur", {"kernel_size": 61, "std": float("nan")}, "std is nan"),
+    "no blur": ("gaussian_blur", {"kernel_size": 61, "std": 0}, "positive"),
+    "even kernel": ("gaussian_blur", {"kernel_size": 60, "std": 3.0}, "60; it is a positive odd"),
+    "number for a truth": (
+        "motion_blur",
+        {"kernel_size": 61, "intensity": 0.5, "center": 1},
+        "center is 1; it is true or false",
+    ),
+    "strong": ("motion_blur", {"kernel_size": 61, "intensity": 1.5, "center": False}, "from 0.0 to 1.0"),
+    "scale": ("super_resolution", {"scale": 7}, "divides height 64 and width 64"),
+    "gluing": ("super_resolution", {"scale": 8, "project": "none"}, "one of published, adjoint"),
+    "position": ("box_inpainting", {"box": 1, "margin": 0, "position": [1, 2, 3]}, "4 whole numbers"),
+    "outside": ("box_inpainting", {"box": 1, "margin": 0, "position": [60, 0, 5, 5]}, "inside the image"),
+    "no room": ("box_inpainting", {"box": 40, "margin": 16, "position": None}, "smaller box or margin"),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_faulty_setting_is_one_clear_error(name: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        make_operator(name, SHAPE, settings, streams(1))
+    assert "\n" not in str(error.value)
+
+
+HOLE, EYE = np.ones((64, 64)), np.eye(3)
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "mask of another size": (lambda: Inpainting(HOLE[1:], SHAPE), r"mask of shape \(63, 64\)"),
+    "mask with channels": (lambda: Inpainting(np.ones((1, 3, 64, 64)), SHAPE), "mask of shape"),
+    "mask of greys": (lambda: Inpainting(HOLE / 2, SHAPE), "other values than 0"),
+    "mask of 255": (lambda: Inpainting(HOLE * 255, SHAPE), "other values than 0"),
+    "kernel of even side": (lambda: Blur(np.ones((3, 4)), SHAPE), "odd sides"),
+    "kernel with channels": (lambda: Blur(np.ones((1, 3, 5, 5)), SHAPE), "kernel of shape"),
+    "kernel of nan": (lambda: Blur(EYE * np.nan, SHAPE), "NaN"),
+    "kernel too large": (lambda: Blur(np.ones((129, 3)), SHAPE), "64 x 64 pixels is too small"),
+    "no kernel": (lambda: Blur(np.ones((0, 3, 3)), SHAPE), "empty"),
+    "no stream": (lambda: MotionBlur(SHAPE, []), "no random generator"),
+    "no box": (lambda: BoxInpainting(SHAPE, []), "no box"),
+    "flat shape": (lambda: GaussianBlur((64, 64), 61, 3.0), "channels, height, width"),  # type: ignore[arg-type]
+    "empty shape": (lambda: SuperResolution((3, 0, 64), 8), "at least 1"),
+    "gluing": (lambda: Blur(EYE, SHAPE, project="transpose"), "published, adjoint"),
+    "shares": (lambda: random_mask(SHAPE, np.random.default_rng(0), 0.7, 0.3), "lowest"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), WRONG.values(), ids=WRONG)
+def test_a_users_own_arrays_are_checked(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_own_arrays_may_be_tensors_of_any_kind() -> None:
+    x = torch.rand(1, *SHAPE)
+    mask = torch.rand(64, 64) > 0.5
+    expected = Inpainting(mask.double().numpy(), SHAPE).forward(x)
+    assert torch.equal(Inpainting(mask, SHAPE).forward(x), expected)
+    assert torch.equal(Inpainting(mask.to(torch.uint8)[None, None], SHAPE).forward(x), expected)
+    doubled = Blur(torch.tensor([[2]]), SHAPE).forward(x)
+    assert torch.equal(doubled, 2 * x)
+
+
+def test_gaussian_noise_is_sigma_times_the_draw() -> None:
+    noise, y = make_noise("gaussian", 0.05), torch.full((2, 3, 4, 5), 0.5)
+    assert noise.sigma == 0.05 and noise.value_range == (-1.0, 1.0)
+    noisy = noise(y, lambda shape: torch.arange(120.0, dtype=torch.float64).reshape(shape))
+    assert noisy.dtype == y.dtype
+    torch.testing.assert_close(noisy, y + 0.05 * torch.arange(120.0).reshape(y.shape))
+
+
+def test_no_noise_draws_nothing() -> None:
+    y = torch.ones(1, 1, 2, 2)
+    noise = make_noise("none")
+    assert noise.sigma == 0.0 and torch.equal(noise(y, pytest.fail), y)
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma", "message"),
+    [
+        ("poisson", 0.1, "there are gaussian, none"),
+        ("gaussian", None, "needs a sigma"),
+        ("gaussian", -0.1, "0 or more"),
+        ("gaussian", float("nan"), "0 or more"),
+        ("none", 0.1, "the noise is none"),
+    ],
+)
+def test_a_faulty_noise_is_an_error(name: str, sigma: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_noise(name, sigma)

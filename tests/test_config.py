@@ -1,0 +1,310 @@
+"""The shipped settings equal the published tables, and a faulty file is one clear line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, asdict, replace
+from pathlib import Path
+
+import pytest
+
+import operators
+from pag_inverse import config
+from pag_inverse.config import (
+    DATASETS,
+    PRIORS,
+    SOLVERS,
+    TASKS,
+    Hyperparameters,
+    SolverOptions,
+    load_prior_config,
+    load_task,
+)
+
+COLUMNS = ("box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur")
+SD_LAYER = ("down_blocks.2.attentions.1.transformer_blocks.0.attn1",)
+
+# Table 5 (PSLD + PAG), one row a dataset, one column a task.
+PSLD_ETA = {"ffhq": (0.15, 0.7, 0.1, 0.15), "imagenet": (0.5, 0.7, 0.1, 0.3)}
+PSLD_GAMMA = {"ffhq": (0.015, 0.07, 0.01, 0.015), "imagenet": (0.05, 0.07, 0.01, 0.03)}
+PSLD_S = {"ffhq": (4.0, 4.0, 5.0, 4.0), "imagenet": (4.0, 4.0, 5.0, 5.0)}
+# Table 7 (DPS).
+DPS_ETA_WITHOUT = {"ffhq": (1.0, 1.0, 1.0, 1.0), "imagenet": (1.0, 1.0, 0.4, 0.6)}
+DPS_ETA_WITH = {"ffhq": (1.0, 1.0, 1.0, 1.0), "imagenet": (1.0, 1.0, 0.4, 1.0)}
+DPS_S = {"ffhq": (1.0, 1.0, 1.0, 1.0), "imagenet": (2.0, 2.0, 1.0, 2.0)}
+DPS_LAYERS = {"ffhq": ("input_blocks.9.1",), "imagenet": ("middle_block.1", "output_blocks.2.1")}
+
+OPERATORS_OF_THE_TABLES = {
+    ("box_inpainting", 256): {"box": None, "margin": 16, "position": None},
+    ("box_inpainting", 512): {"box": None, "margin": 16, "position": None},
+    ("super_resolution", 256): {"scale": 8},
+    ("super_resolution", 512): {"scale": 8},
+    ("gaussian_deblur", 256): {"kernel_size": 61, "std": 3.0},
+    ("gaussian_deblur", 512): {"kernel_size": 121, "std": 3.0},
+    ("motion_deblur", 256): {"kernel_size": 61, "intensity": 0.5, "center": False},
+    ("motion_deblur", 512): {"kernel_size": 121, "intensity": 0.5, "center": False},
+}
+
+GOOD = """
+operator:
+  name: gaussian_blur
+  settings:
+    256: {kernel_size: 61, std: 3.0, project: published}
+    512: {kernel_size: 121, std: 3.0, project: published}
+noise: {name: gaussian, sigma: 0.05}
+rows:
+  mine:
+    psld:
+      with_pag: {eta: 0.1, gamma: 0.01, s: 5.0, steps: 100, layers: [a.b], options: {encode: mode}}
+    dps:
+      without_pag: {eta: 1.0, steps: 1000, options: {variance: fixed_large}}
+"""
+
+BAD = [  # what is written, in place of what, and what the error names
+    (
+        "std: 3.0",
+        "stdd: 3.0",
+        "operator.settings.256.stdd is an unknown key; allowed: kernel_size, std, p",
+    ),
+    ("kernel_size: 121, std", "std", "operator.settings.512.kernel_size is missing"),
+    ("kernel_size: 61", "kernel_size: 61.5", "operator.settings.256.kernel_size is 61.5, not a whole number"),
+    ("kernel_size: 61", "kernel_size: true", "operator.settings.256.kernel_size is True, not a whole"),
+    ("project: published", "project: adjunct", "must be one of published, adjoint"),
+    ("    512:", "    500:", "operator.settings.500 is an unknown key"),
+    ("name: gaussian_blur", "name: blur", "operator.name is 'blur'; it must be one of box_inpainting"),
+    ("name: gaussian,", "name: poisson,", "noise.name is 'poisson'"),
+    ("sigma: 0.05", "sigma: -0.05", "noise.sigma is -0.05; it must be a finite number, at least 0"),
+    ("sigma: 0.05", "sigma: .nan", "noise.sigma is nan"),
+    ("sigma: 0.05", "sigma: .inf", "noise.sigma is inf"),
+    ("sigma: 0.05", "sigma: '0.05'", "noise.sigma is '0.05', not a number"),
+    ("sigma: 0.05", "sigma: 5e-2", "needs a point, as in 1.0e-4"),
+    ("sigma: 0.05", f"sigma: 1{'0' * 400}", "noise.sigma is 1000"),
+    ("sigma: 0.05", "sigma: ", "noise.sigma is None, not a number"),
+    ("sigma: 0.05", "sigma: 0.05, in_hole: 1", "noise.in_hole is 1; it must be true or false"),
+    ("sigma: 0.05", "sigma: 0.05, sigma: 0.1", "line 7: key 'sigma' is given twice"),
+    ("gamma: 0.01, ", "", "rows.mine.psld.with_pag.gamma is missing"),
+    ("s: 5.0", "s: -5.0", "rows.mine.psld.with_pag.s is -5.0"),
+    ("steps: 100,", "steps: 0,", "rows.mine.psld.with_pag.steps is 0; it must be a finite number, between"),
+    ("steps: 100,", "steps: 1001,", "rows.mine.psld.with_pag.steps is 1001"),
+    ("layers: [a.b]", "layers: a.b", "rows.mine.psld.with_pag.layers is 'a.b', not a list of names"),
+    ("layers: [a.b]", "layers: []", "rows.mine.psld.with_pag.layers is [], not a list of names"),
+    ("layers: [a.b]", "layers: [a.b, a.b]", "which names one twice"),
+    ("encode: mode", "encode: mean", "rows.mine.psld.with_pag.options.encode is 'mean'"),
+    ("encode: mode", "variance: fixed_small", "options.variance is an unknown key; allowed: renoise_pred"),
+    ("variance: fixed_large", "variance: 1", "rows.mine.dps.without_pag.options.variance is 1"),
+    ("eta: 1.0, steps", "eta: 1.0, s: 1.0, steps", "rows.mine.dps.without_pag.s is an unknown key"),
+    ("    dps:", "    ddrm:", "rows.mine.ddrm is an unknown key; allowed: dps, psld"),
+    ("without_pag:", "no_pag:", "rows.mine.dps.no_pag is an unknown key"),
+    ("  mine:", "  7:", "rows.7: the key is 7, not a name"),
+    ("rows:", "columns:", "columns is an unknown key; allowed: operator, noise, rows"),
+    ("noise: {name: gaussian, sigma: 0.05}", "noise: gaussian", "noise is 'gaussian', not a mapping"),
+    ("sigma: 0.05", "sigma: !!python/object/apply:os.getcwd []", "line 7: could not determine a constructor"),
+    ("noise: {", "noise: {{", "line 8: expected"),
+    ("sigma: 0.05", "sigma: 2024-99-99", "not YAML: month must be in 1..12"),
+]
+
+
+def column(table: dict[str, tuple[float, ...]], dataset: str, task: str) -> float:
+    return table[dataset][COLUMNS.index(task)]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_names():
+    assert TASKS == COLUMNS
+    assert SOLVERS == ("dps", "psld")
+    assert DATASETS == ("ffhq", "imagenet", "natural")
+    assert PRIORS == ("ffhq", "imagenet", "latent", "pixel", "sd15")
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+@pytest.mark.parametrize("dataset", ["ffhq", "imagenet"])
+def test_every_row_of_table_5(task, dataset):
+    with_pag = load_task(task, dataset, "psld", image_size=512, pag=True).hyperparameters
+    assert with_pag == Hyperparameters(
+        eta=column(PSLD_ETA, dataset, task),
+        gamma=column(PSLD_GAMMA, dataset, task),
+        s=column(PSLD_S, dataset, task),
+        layers=SD_LAYER,
+        steps=1000,
+        options=SolverOptions(renoise_prediction=True, encode="sample", ddim_eta=0.0),
+    )
+    without = load_task(task, dataset, "psld", image_size=512, pag=False).hyperparameters
+    assert without == Hyperparameters(eta=1.0, gamma=0.1, s=0.0, layers=(), steps=1000)
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+@pytest.mark.parametrize("dataset", ["ffhq", "imagenet"])
+def test_every_row_of_table_7(task, dataset):
+    with_pag = load_task(task, dataset, "dps", image_size=256, pag=True).hyperparameters
+    assert with_pag == Hyperparameters(
+        eta=column(DPS_ETA_WITH, dataset, task),
+        s=column(DPS_S, dataset, task),
+        layers=DPS_LAYERS[dataset],
+        steps=1000,
+    )
+    without = load_task(task, dataset, "dps", image_size=256, pag=False).hyperparameters
+    assert without == Hyperparameters(eta=column(DPS_ETA_WITHOUT, dataset, task), steps=1000)
+    assert with_pag.gamma is None and without.s == 0.0 and without.layers == ()
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+@pytest.mark.parametrize("solver", ["dps", "psld"])
+@pytest.mark.parametrize("pag", [True, False])
+def test_the_rows_of_the_embedded_priors(task, solver, pag):
+    row = load_task(task, "natural", solver, image_size=256, pag=pag).hyperparameters
+    assert row is not None and row.eta > 0
+    assert bool(row.layers) == (row.s > 0) == pag
+    assert (row.gamma is None) == (solver == "dps")
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+@pytest.mark.parametrize("image_size, operator_size", [(64, 256), (256, 256), (383, 256), (384, 512)])
+def test_the_operators_of_the_tables(task, image_size, operator_size):
+    loaded = load_task(task, None, "dps", image_size=image_size, pag=False)
+    expected = OPERATORS_OF_THE_TABLES[task, operator_size]
+    assert loaded.operator.settings == {**expected, "project": "published"}
+    assert (loaded.noise, loaded.sigma, loaded.noise_in_hole) == ("gaussian", 0.05, True)
+    assert loaded.hyperparameters is None
+
+
+def test_the_embedded_rows_keep_the_256_pixel_operators():
+    loaded = load_task("gaussian_deblur", "natural", "psld", image_size=512, pag=True)
+    assert loaded.operator.settings["kernel_size"] == 61
+
+
+@pytest.mark.parametrize("task", COLUMNS)
+@pytest.mark.parametrize("image_size", [256, 512])
+def test_operators_accept_the_shipped_settings(task, image_size):
+    import numpy as np
+
+    operator = load_task(task, None, "dps", image_size=image_size, pag=False).operator
+    made = operators.make_operator(
+        operator.name, (3, image_size, image_size), operator.settings, [np.random.default_rng(0)]
+    )
+    assert tuple(made.in_shape) == (3, image_size, image_size)
+
+
+def test_config_and_operators_agree_on_the_names():
+    assert tuple(config.OPERATOR_SETTINGS) == tuple(operators.OPERATORS)
+    assert tuple(config.NOISES) == tuple(operators.NOISES)
+
+
+def test_the_sentence_beside_the_layer_row():
+    for task in COLUMNS:
+        text = Path(config.__file__).parents[1].joinpath("configs", "tasks", f"{task}.yaml")
+        if text.is_file():  # an editable installation or the repository itself
+            words = " ".join(text.read_text(encoding="utf-8").replace("#", " ").split())
+            assert "input_blocks.9 is a downsampling block without attention" in words
+
+
+@pytest.mark.parametrize(
+    "name, family, image_size, dataset, hub, size_mb, betas, head_channels",
+    [
+        ("ffhq", "adm", 256, "ffhq", ("deepinv/diffunet", "diffusion_ffhq_10m.pt"), 357, "linear", 64),
+        ("imagenet", "adm", 256, "imagenet", ("deepinv/diffunet", "diffusion_openai.pt"), 2100, "linear", 64),
+        ("sd15", "stable_diffusion", 512, None, ("stable-diffusion-v1-5/stable-diffusion-v1-5", None), 4270,
+         "scaled_linear", None),
+    ],
+)  # fmt: skip
+def test_the_published_priors(name, family, image_size, dataset, hub, size_mb, betas, head_channels):
+    prior = load_prior_config(name)
+    assert (prior.name, prior.family, prior.image_size, prior.dataset) == (name, family, image_size, dataset)
+    assert (prior.hub_repo, prior.hub_file) == hub
+    assert (prior.size_mb, prior.head_channels) == (size_mb, head_channels)
+    ends = {"linear": (0.0001, 0.02), "scaled_linear": (0.00085, 0.012)}[betas]
+    assert (prior.betas.schedule, prior.betas.start, prior.betas.end) == (betas, *ends)
+    assert prior.hub_file is None or prior.hub_file in prior.files
+    assert prior.licence and prior.source
+
+
+@pytest.mark.parametrize("name", ["pixel", "latent"])
+def test_the_embedded_priors_have_no_hub(name):
+    prior = load_prior_config(name)
+    assert (prior.family, prior.dataset, prior.hub_repo, prior.hub_file) == (name, "natural", None, None)
+
+
+def test_a_file_of_ones_own(tmp_path):
+    path = write(tmp_path, GOOD)
+    loaded = load_task(path, "mine", "psld", image_size=256, pag=True)
+    assert loaded.name == "mine" and loaded.hyperparameters.layers == ("a.b",)
+    assert loaded.hyperparameters.options == SolverOptions(encode="mode")
+    dps = load_task(str(path), "mine", "dps", image_size=256, pag=False)
+    assert dps.hyperparameters.options.variance == "fixed_large"
+    with pytest.raises(ValueError, match=r"rows.mine has no row dps.with_pag; there are psld.with_pag, dps"):
+        load_task(path, "mine", "dps", image_size=256, pag=True)
+    with pytest.raises(ValueError, match=r"unknown dataset 'ffhq'; the rows of .* are for mine"):
+        load_task(path, "ffhq", "dps", image_size=256, pag=True)
+
+
+@pytest.mark.parametrize("old, new, named", BAD)
+def test_a_fault_is_one_line_that_names_file_and_key(tmp_path, old, new, named):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ValueError) as error:
+        load_task(path, None, "dps", image_size=256, pag=False)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and named in message and "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list\n", "[" * 5000, "a: b: c", "\tx: 1"])
+def test_what_is_no_mapping(tmp_path, text):
+    with pytest.raises(ValueError) as error:
+        load_prior_config(write(tmp_path, text))
+    assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ValueError, match=r"none.yaml: No such file"):
+        load_task(tmp_path / "none.yaml", None, "dps", image_size=256, pag=False)
+    tmp_path.joinpath("folder.yaml").mkdir()
+    with pytest.raises(ValueError, match=r"folder.yaml: Is a directory"):
+        load_prior_config(tmp_path / "folder.yaml")
+    tmp_path.joinpath("binary.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ValueError, match=r"binary.yaml: not a text in UTF-8"):
+        load_prior_config(tmp_path / "binary.yaml")
+
+
+def test_unknown_names_list_what_exists():
+    with pytest.raises(ValueError, match="unknown task 'deblur'; there are box_inpainting, super_resolution"):
+        load_task("deblur", None, "dps", image_size=256, pag=False)
+    with pytest.raises(ValueError, match="solver is 'ddrm'; it must be one of dps, psld"):
+        load_task("motion_deblur", None, "ddrm", image_size=256, pag=False)
+    with pytest.raises(ValueError, match=r"unknown dataset 'celeba'; the rows of motion_deblur.yaml are for"):
+        load_task("motion_deblur", "celeba", "dps", image_size=256, pag=False)
+    with pytest.raises(ValueError, match="unknown prior 'sdxl'; there are ffhq, imagenet, latent, pixel"):
+        load_prior_config("sdxl")
+    with pytest.raises(ValueError, match="image_size is 0"):
+        load_task("motion_deblur", None, "dps", image_size=0, pag=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eta": -1.0}, {"eta": float("nan")}, {"gamma": -0.1}, {"s": float("inf")}, {"steps": 0}],
+)
+def test_an_override_is_checked_too(change):
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} is "):
+        replace(Hyperparameters(eta=1.0), **change)
+
+
+@pytest.mark.parametrize("change", [{"encode": "mean"}, {"ddim_eta": 1.5}, {"variance": "learned"}])
+def test_an_option_is_checked_too(change):
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} is "):
+        SolverOptions(**change)
+
+
+def test_settings_are_frozen_and_become_plain_dictionaries():
+    loaded = load_task("motion_deblur", "ffhq", "psld", image_size=512, pag=True)
+    with pytest.raises(FrozenInstanceError):
+        loaded.sigma = 0.1
+    assert asdict(loaded)["hyperparameters"]["options"]["encode"] == "sample"
+
+
+def test_reading_settings_imports_nothing_heavy():
+    code = "import sys; from pag_inverse import config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

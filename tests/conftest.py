@@ -1,29 +1,35 @@
-"""Shared helpers: recorded runs of the published programs, those under tests/data and any further ones."""
+"""Recorded runs of the published programs: those under tests/data, and further ones where they lie beside the repository."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-HERE = Path(__file__).parent
-FOLDERS = [HERE / "data", HERE.parents[1] / "shared" / "golden"]
+from pag_inverse.priors import LatentPrior, PixelPrior, load_prior
+from pag_inverse.priors.checkpoints import load_model
+from pag_inverse.schedule import BETAS
+
+DATA = Path(__file__).parent / "data"
+FURTHER = Path(__file__).resolve().parents[2] / "shared" / "golden"
 
 
 class Recordings:
     """Recorded arrays by relative name; a name that is nowhere skips the test and says so."""
 
     def path(self, name: str) -> Path:
-        for folder in FOLDERS:
+        for folder in (FURTHER, DATA):
             if (folder / name).exists():
                 return folder / name
-        pytest.skip(f"recording {name} is not in this checkout")
+        pytest.skip(f"recording {name} does not come with the repository")
 
-    def load(self, name: str) -> dict[str, Tensor]:
-        with np.load(self.path(name)) as file:
+    def load(self, name: str, folder: Path | None = None) -> dict[str, Tensor]:
+        with np.load(folder / name if folder else self.path(name)) as file:
             return {key: torch.from_numpy(np.array(file[key])) for key in file.files}
 
 
@@ -32,6 +38,39 @@ def recordings() -> Recordings:
     return Recordings()
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> None:
-    torch.set_num_threads(2)
+@pytest.fixture(scope="session")
+def adm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ADM's state dict under the published key names, with its arguments beside it."""
+    folder = tmp_path_factory.mktemp("adm")
+    with np.load(DATA / "adm_unet" / "ffhq_like_trained_weights.npz") as file:
+        torch.save({k: torch.from_numpy(file[k]) for k in file.files}, folder / "trained.pt")
+    shutil.copy(DATA / "adm_unet" / "ffhq_like_config.json", folder / "config.json")
+    return folder / "trained.pt"
+
+
+@pytest.fixture(scope="session")
+def adm(adm_checkpoint: Path) -> PixelPrior:
+    prior = load_prior(adm_checkpoint, config=adm_checkpoint.parent / "config.json")
+    assert isinstance(prior, PixelPrior)
+    return prior
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny U-Net and VAE in the layout of Stable Diffusion."""
+    folder = tmp_path_factory.mktemp("tiny_sd")
+    for part in ("unet", "vae"):
+        (folder / part).mkdir()
+        shutil.copy(DATA / "tiny_sd" / f"{part}.json", folder / part / "config.json")
+        with np.load(DATA / "tiny_sd" / f"{part}.npz") as file:
+            weights = {k: torch.from_numpy(file[k]) for k in file.files}
+        save_file(weights, folder / part / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tiny_sd_folder: Path, recordings: Recordings) -> LatentPrior:
+    unet = load_model(tiny_sd_folder / "unet", "UNet2DConditionModel")
+    vae = load_model(tiny_sd_folder / "vae", "AutoencoderKL")
+    context = recordings.load("psld_trajectory/common.npz")["context"]
+    return LatentPrior(unet, vae, BETAS["scaled_linear"](), empty=context, image_size=128)

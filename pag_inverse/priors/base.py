@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class Prior(abc.ABC):
     def __init__(self, unet: nn.Module, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
         self.unet = unet.eval().requires_grad_(False)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
+        self.source: Path | None = None  # where it was loaded from
         self._twins: dict[tuple[str, ...], nn.Module] = {}
 
     @property

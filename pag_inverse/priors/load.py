@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from torch import Tensor
+
 from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_config
 from pag_inverse.priors import checkpoints
 from pag_inverse.priors.base import Prior
@@ -37,11 +39,19 @@ def load_prior(
     if not path.exists():
         raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
     prior = _load_path(path, known, config)
+    prior.source = path
     prior.name = known.name if known else path.stem
     prior.unet.to(device)
     if isinstance(prior, LatentPrior):
         prior.vae.to(device)
     return prior
+
+
+def prompt_of(prior: Prior, prompt: str) -> Tensor:
+    """The embedding of a prompt by the text encoder that lies beside a prior's networks; ValueError where none does."""
+    if prior.source is None:
+        raise ValueError(f"prior {prior.name} was not loaded from a folder, so it has no text encoder")
+    return checkpoints.prompt_embedding(prior.source, prompt).to(prior.device)
 
 
 def find_weights(config: PriorConfig, weights_dir: str | os.PathLike[str] | None, download: bool) -> Path:

@@ -1,0 +1,265 @@
+"""The part of the solve command that computes: wire the objects, restore batch by batch, write what came out."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from operators import Blur, Inpainting, Noise, Operator, make_noise, make_operator
+from torch import Tensor
+from tqdm import tqdm
+
+from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
+from pag_inverse.cli.records import RunFolder, check_writable, sha256
+from pag_inverse.cli.request import Request
+from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.images import to_uint8
+from pag_inverse.metrics import psnr, ssim
+from pag_inverse.pictures import comparison, error_map, residual_curve
+from pag_inverse.priors import LatentPrior, Prior, load_prior
+from pag_inverse.priors.load import prompt_of
+from pag_inverse.restoration import RestorationResult, solve
+from pag_inverse.solvers import Solver, StepOutput, make_solver
+from pag_inverse.streams import batch_draw, operator_rng, stream_seed
+
+
+@dataclass
+class Setup:
+    """The objects of a run."""
+
+    prior: Prior
+    solver: Solver
+    guidance: Guidance
+    noise: Noise
+    size: int
+
+
+@dataclass
+class Gathered:
+    """The samples of one subject so far."""
+
+    samples: dict[int, Tensor] = field(default_factory=dict)
+    residuals: dict[int, list[float]] = field(default_factory=dict)
+    failed: dict[int, int] = field(default_factory=dict)
+    y: Tensor | None = None
+    enlarged: Tensor | None = None
+    seconds: float = 0.0
+
+
+def list_layers(request: Request) -> int:
+    prior = _prior(request)
+    rows = [("checkpoint", "diffusers"), *((layer.checkpoint, layer.diffusers) for layer in prior.layers())]
+    width = max(len(a) for a, _ in rows)
+    for ours, theirs in rows:
+        print(f"{ours:{width}}  {theirs}")
+    return 0
+
+
+def restore(request: Request) -> int:
+    """Check everything that can be checked, then restore; 1 if an image left the finite numbers."""
+    setup = wire(request)
+    subjects = read_subjects(request, setup.size)
+    example = build_operator(request, setup, subjects[:1])
+    setup.prior.state_shape(example.in_shape)
+    setup.solver.check(example)
+    settings = describe(request, setup)
+    folder = RunFolder(request.output, settings, request.overwrite)
+    print("\n".join(f"{key:14} {value}" for key, value in settings.items()), file=sys.stderr)
+    if request.dry_run:
+        return 0
+    check_writable(request.output)
+    folder.start()
+    left = [subject for subject in subjects if subject.name not in folder.images]
+    if len(left) < len(subjects):
+        print(f"{len(subjects) - len(left)} of {len(subjects)} already finished", file=sys.stderr)
+    return run_batches(request, setup, folder, left)
+
+
+def wire(request: Request) -> Setup:
+    """Load the prior and make the objects that the request names."""
+    prior = _prior(request)
+    row = request.row
+    if request.prompt is not None and not (isinstance(prior, LatentPrior) and prior.empty is not None):
+        raise ValueError(f"prior {prior.name} takes no prompt")
+    condition = prompt_of(prior, request.prompt) if request.prompt is not None else None
+    if row.s > 0 or request.cfg != 1:
+        layers = prior.resolve_layers(row.layers)
+        guidance: Guidance = PerturbedAttentionGuidance(row.s, layers, cfg=request.cfg, condition=condition)
+    else:
+        guidance = NoGuidance(condition)
+    sigma = request.sigma
+    noise = make_noise("gaussian", sigma) if sigma else make_noise("none")
+    return Setup(prior, make_solver(request.task.solver, row), guidance, noise, request.size or prior.image_size)
+
+
+def _prior(request: Request) -> Prior:
+    if request.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
+    if request.device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps: not on this machine; there is cpu")
+    return load_prior(request.prior, weights_dir=request.weights_dir, download=request.download,
+                      config=request.prior_config, device=request.device)
+
+
+def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
+    """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
+    if request.measurement is not None:
+        operator = own_operator(request, setup.size)
+    else:
+        rngs = [operator_rng(request.seed, subject.name) for subject in subjects]
+        shape = (3, setup.size, setup.size)
+        operator = make_operator(request.task.operator.name, shape, request.task.operator.settings, rngs)
+    return operator.to(request.device, torch.float32)
+
+
+def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequence[Subject]) -> Tensor:
+    """y = A(x) + n with each image's own noise; or the user's measurement, multiplied by its mask."""
+    if request.measurement is not None:
+        y = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
+        return y * operator.measured(y)
+    x = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
+    seeds = [stream_seed(request.seed, subject.name, "measurement") for subject in subjects]
+    y = setup.noise(operator.forward(x), batch_draw(seeds, request.device))
+    return y if request.task.noise_in_hole else y * operator.measured(y)
+
+
+def run_batches(request: Request, setup: Setup, folder: RunFolder, subjects: Sequence[Subject]) -> int:
+    items = [(subject, sample) for subject in subjects for sample in range(request.samples)]
+    gathered = {subject.name: Gathered() for subject in subjects}
+    total, failures = math.ceil(len(items) / request.batch_size) * request.row.steps, 0
+    with tqdm(total=total, unit="step", disable=not items) as bar:
+        for batch in batches(items, request.batch_size):
+            result = run_batch(request, setup, batch, gathered, bar)
+            for subject in finished(batch, gathered, request.samples):
+                failures += write(request, folder, subject, gathered.pop(subject.name))
+            del result
+    summarise(folder)
+    return 1 if failures else 0
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def run_batch(request: Request, setup: Setup, batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered],
+              bar: Any) -> RestorationResult:
+    """Solve one batch and file each sample under its image."""
+    subjects = [subject for subject, _ in batch]
+    operator = build_operator(request, setup, subjects)
+    y = measure(request, setup, operator, subjects)
+    unit = residual_unit(request, operator, y)
+
+    def show(done: int, steps: int, output: StepOutput) -> None:
+        bar.update()
+        bar.set_postfix_str(f"residual {float((output.residual / unit).mean()):.2f}")
+
+    started = time.monotonic()
+    seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
+    result = solve(y, operator, setup.prior, setup.solver, setup.guidance, noise=setup.noise, steps=request.row.steps,
+                   seeds=seeds, callback=show)
+    seconds = (time.monotonic() - started) / len(batch)
+    x = operator.project(result.x, y * operator.measured(y)) if request.composite == "measurement" else result.x
+    for b, (subject, sample) in enumerate(batch):
+        kept = gathered[subject.name]
+        kept.samples[sample], kept.y, kept.seconds = x[b].cpu(), y[b].cpu(), kept.seconds + seconds
+        kept.residuals[sample] = (result.residuals[b] / unit[b]).tolist()
+        kept.enlarged = operator.enlarge(y)[b].cpu()
+        if b in result.failed:
+            kept.failed[sample] = result.failed[b]
+    return result
+
+
+def residual_unit(request: Request, operator: Operator, y: Tensor) -> Tensor:
+    """sigma sqrt(m), what ||y - A x|| is for the truth; sqrt(m) alone where sigma is not known or 0."""
+    measured = operator.measured(y).flatten(1).sum(dim=1).sqrt()
+    return measured * request.sigma if request.sigma else measured
+
+
+def finished(batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered], samples: int) -> list[Subject]:
+    subjects = {subject.name: subject for subject, _ in batch}
+    return [s for name, s in subjects.items() if len(gathered[name].samples) == samples]
+
+
+def write(request: Request, folder: RunFolder, subject: Subject, kept: Gathered) -> bool:
+    """Write an image's files and entry; True if one of its samples left the finite numbers."""
+    entry: dict[str, Any] = {"input": subject.source, "input_sha256": subject.sha256, "seed": request.seed,
+                             "seconds": round(kept.seconds, 3)}
+    if kept.failed:
+        where = ", ".join(f"sample {s} at step {step}" for s, step in kept.failed.items())
+        print(f"solve: {subject.name} left the finite numbers ({where})", file=sys.stderr)
+        folder.finish(subject.name, {}, {}, {**entry, "failed": kept.failed})
+        return True
+    pictures, metrics = picture_set(request, subject, kept)
+    entry |= {"residual": kept.residuals[0][-1], "residuals": kept.residuals, **metrics,
+              "restoration_sha256": sha256(pictures["restoration"].tobytes())}
+    folder.finish(subject.name, pictures, {"measurement": kept.y}, entry)
+    return False
+
+
+def picture_set(request: Request, subject: Subject, kept: Gathered) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pictures of an image by kind, and its metrics where there is a truth."""
+    stack = torch.stack([kept.samples[s] for s in sorted(kept.samples)]).clamp(-1, 1)
+    enlarged, mean = kept.enlarged, stack.mean(dim=0)
+    pictures: dict[str, Any] = {"restoration": to_uint8(stack[0]), "measurement": to_uint8(kept.y)}
+    tiles: list[tuple[str, Any]] = [("measurement", enlarged), ("restoration", stack[0])]
+    if len(stack) > 1:
+        pictures |= {f"sample{s}": to_uint8(x) for s, x in enumerate(stack) if s > 0}
+        spread = stack.std(dim=0).mean(dim=0, keepdim=True)
+        pictures |= {"mean": to_uint8(mean), "std": to_uint8((spread / spread.max().clamp_min(1e-6)) * 2 - 1)}
+        tiles += [(f"mean of {len(stack)}", mean), (f"std, white = {127.5 * float(spread.max()):.0f} of 255", spread
+                                                    / spread.max().clamp_min(1e-6) * 2 - 1)]
+    metrics: dict[str, Any] = {}
+    if request.measurement is None:
+        truth = to_uint8(subject.image)
+        tiles = [("truth", truth), *tiles, error_map(stack[0].numpy(), subject.image)]
+        metrics = {kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)} for kind, p in
+                   [("restoration", pictures["restoration"]), ("measured", to_uint8(enlarged)),
+                    *([("mean", pictures["mean"])] if len(stack) > 1 else [])]}
+    pictures["comparison"] = comparison(tiles)
+    pictures["residual"] = residual_curve(kept.residuals[0], level=1.0 if request.sigma else None)
+    return pictures, {"metrics": metrics}
+
+
+def describe(request: Request, setup: Setup) -> dict[str, Any]:
+    """What is used, printed and saved; two runs with equal descriptions are the same run."""
+    row = asdict(request.row)
+    options = row.pop("options")
+    names = ("renoise_prediction", "encode", "ddim_eta") if request.task.solver == "psld" else ("variance",)
+    if row["gamma"] is None:
+        row.pop("gamma")
+    return {
+        "task": request.task.name, "solver": request.task.solver, "prior": request.prior,
+        "dataset": request.task.dataset, **row, **{n: options[n] for n in names}, "cfg": request.cfg,
+        "prompt": request.prompt, "operator": request.task.operator.name,
+        "operator_settings": dict(request.task.operator.settings), "sigma": request.sigma, "sigma_range": [-1, 1],
+        "noise_in_hole": request.task.noise_in_hole, "size": setup.size, "resize": request.resize,
+        "composite": request.composite, "seed": request.seed, "samples": request.samples,
+        "inputs": [str(p) for p in request.inputs] or str(request.measurement or "bundled"),
+        "mask": request.mask and str(request.mask), "kernel": request.kernel and str(request.kernel),
+        "device": request.device, "prior_sha256": weights_hash(setup.prior),
+    }
+
+
+def weights_hash(prior: Prior) -> str:
+    """A hash of the prior's tensors, the same wherever they were read from."""
+    networks = [prior.unet, *([prior.vae] if isinstance(prior, LatentPrior) else [])]
+    tensors = (t for network in networks for t in network.state_dict().values())
+    return sha256(np.ascontiguousarray(t.detach().cpu().numpy()).tobytes() for t in tensors)
+
+
+def summarise(folder: RunFolder) -> None:
+    for name, entry in folder.images.items():
+        found = entry.get("metrics", {})
+        scores = "; ".join(f"{kind} {m['psnr']:.2f} dB, SSIM {m['ssim']:.3f}" for kind, m in found.items())
+        print(f"{name}: {scores or 'failed' if 'failed' in entry else scores or 'restored'}")
+    print(f"written to {folder.folder}")
+
+
+__all__ = ["Blur", "Inpainting", "list_layers", "restore"]

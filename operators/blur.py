@@ -108,9 +108,7 @@ class GaussianBlur(Blur):
     See `gaussian_kernel`. Its taps end at 4 std; the zeros beyond are left out, which changes only the cost.
     """
 
-    def __init__(
-        self, in_shape: Shape, kernel_size: int = 61, std: float = 3.0, *, project: str = "published"
-    ) -> None:
+    def __init__(self, in_shape: Shape, kernel_size: int = 61, std: float = 3.0, *, project: str = "published") -> None:
         kernel = gaussian_kernel(kernel_size, std)
         taps = np.flatnonzero(kernel[kernel_size // 2])
         inner = slice(taps[0], taps[-1] + 1)

@@ -27,9 +27,7 @@ class SuperResolution(Operator):
     def __init__(self, in_shape: Shape, scale: int, *, project: str = "published") -> None:
         channels, height, width = check_shape(in_shape)
         if not is_whole(scale) or scale < 1 or height % scale or width % scale:
-            raise ValueError(
-                f"scale is {scale!r}; it is a whole number that divides height {height} and width {width}"
-            )
+            raise ValueError(f"scale is {scale!r}; it is a whole number that divides height {height} and width {width}")
         super().__init__(in_shape, (channels, height // scale, width // scale), project=project)
         self.scale = int(scale)
         self.rows = torch.from_numpy(bicubic_matrix(height, self.scale))

@@ -25,8 +25,20 @@ _HOMES = {
     "PSLD": "solvers",
     "Solver": "solvers",
 }
-__all__ = ["DPS", "PSLD", "LatentPrior", "NoGuidance", "PerturbedAttentionGuidance", "PixelPrior", "Prior",
-           "RestorationResult", "Solver", "load_prior", "load_task", "solve"]
+__all__ = [
+    "DPS",
+    "PSLD",
+    "LatentPrior",
+    "NoGuidance",
+    "PerturbedAttentionGuidance",
+    "PixelPrior",
+    "Prior",
+    "RestorationResult",
+    "Solver",
+    "load_prior",
+    "load_task",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,7 +49,7 @@ class IdentitySelfAttention:
         return x / attn.rescale_output_factor
 
 
-def self_attention_layers(model: nn.Module) -> list[AttentionLayer]:
+def self_attention_layers(model: Any) -> list[AttentionLayer]:
     """The self-attention layers of a diffusers U-Net, in the order of its modules."""
     names = [n for n, m in model.named_modules() if isinstance(m, Attention) and not m.is_cross_attention]
     return [AttentionLayer(checkpoint_name(name, model.config.layers_per_block), name) for name in names]
@@ -78,11 +78,11 @@ def resolve_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lookup[name] for name in names))
 
 
-def perturbed_twin(model: nn.Module, layers: Sequence[str]) -> nn.Module:
+def perturbed_twin(model: nn.Module, layers: Sequence[str]) -> Any:
     """A network that shares every parameter with `model` and has the identity in place of the named attention maps."""
     chosen = resolve_layers(model, layers)
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    twin = copy.deepcopy(model, shared)
+    twin: Any = copy.deepcopy(model, shared)
     for name in chosen:
         twin.get_submodule(name).set_processor(IdentitySelfAttention())
     return twin

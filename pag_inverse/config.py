@@ -50,9 +50,7 @@ OPERATOR_SIZES = (256, 512)
 _LARGE_FROM = 384  # image sizes from here on use the 512-pixel operators
 
 
-def load_task(
-    task: str | Path, dataset: str | None, solver: str, *, image_size: int, pag: bool
-) -> TaskConfig:
+def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size: int, pag: bool) -> TaskConfig:
     """Read a task's operator, noise and, where a dataset is named, its row of the tables.
 
     `task` is one of TASKS or the path of a YAML file written like theirs; `image_size` in pixels picks the

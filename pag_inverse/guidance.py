@@ -40,9 +40,7 @@ class PerturbedAttentionGuidance:
     and then the unguided eps is eps(c).
     """
 
-    def __init__(
-        self, s: float, layers: Sequence[str], *, cfg: float = 1.0, condition: Tensor | None = None
-    ) -> None:
+    def __init__(self, s: float, layers: Sequence[str], *, cfg: float = 1.0, condition: Tensor | None = None) -> None:
         for name, value in (("s", s), ("cfg", cfg)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; it must be a number that is not negative")

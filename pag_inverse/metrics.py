@@ -17,7 +17,7 @@ def psnr(picture: Picture, truth: Picture) -> float:
 
 
 def ssim(picture: Picture, truth: Picture) -> float:
-    """Structural similarity of two pictures (H, W, 3), uint8: scikit-image's, its 7 x 7 window, mean of the channels."""
+    """Structural similarity of two pictures (H, W, 3), uint8: scikit-image's, 7 x 7 window, mean over channels."""
     from skimage.metrics import structural_similarity
 
     found: Any = structural_similarity(truth, picture, channel_axis=2, data_range=255)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from operators import Noise, Operator
 from torch import Tensor
 
+from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.solvers.base import Solver, StepOutput

@@ -7,13 +7,14 @@ A `Schedule` is ascending: index 0 is the last step executed, index `len - 1` th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 T = 1000
 
 
@@ -49,7 +50,7 @@ def respaced_timesteps(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The visited chain: `timesteps` given to the network, `abar`, `abar_prev` and `betas`, each of shape (N,), ascending."""
+    """The visited chain: `timesteps` given to the network, `abar` and `abar_prev`, each (N,), ascending."""
 
     timesteps: npt.NDArray[np.int64]
     abar: Floats
@@ -71,7 +72,7 @@ class Schedule:
         step ends at abar of t = 0, never at 1.
         """
         check_steps(steps)
-        abar = np.cumprod(1.0 - betas)
+        abar: Floats = np.cumprod(1.0 - betas)
         if T % steps:
             timesteps = np.rint(np.linspace(1, T - 1, steps)).astype(np.int64)
         else:
@@ -89,7 +90,7 @@ class Schedule:
 
     @property
     def posterior_variance(self) -> Floats:
-        """beta-tilde, the variance of q(x_{t-1} | x_t, x0); the zero of the last step is replaced by its neighbour's."""
+        """beta-tilde, the variance of q(x_{t-1} | x_t, x0); the last step's zero is replaced by its neighbour's."""
         variance = self.betas * (1.0 - self.abar_prev) / (1.0 - self.abar)
         return np.append(variance[min(1, len(self) - 1)], variance[1:])
 
@@ -99,7 +100,7 @@ class Schedule:
         return (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
 
     def ddpm_step(self, x_t: Tensor, x0: Tensor, i: int, f: Tensor | float, noise: Tensor | None) -> Tensor:
-        """Draw x_{t-1} from N(mean(x0, x_t), exp(f log beta + (1 - f) log beta-tilde)); without `noise`, its mean.
+        """x_{t-1} ~ N(mean(x0, x_t), exp(f log beta + (1 - f) log beta-tilde)); without `noise`, its mean.
 
         `f` is the interpolation of a learned variance (a tensor like `x_t`), 0 for beta-tilde or 1 for beta.
         """

@@ -1,4 +1,4 @@
-"""Random streams, keyed by (seed, image id, purpose, sample number), so that an image's result depends on nothing else."""
+"""Random streams keyed by (seed, image id, purpose, sample), so that an image's result depends on nothing else."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from pag_inverse.images import SUFFIXES, read_image, to_uint8
 from pag_inverse.schedule import T
 
-Objective = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+Objective = Callable[[Any, Tensor, torch.Generator], Tensor]
 VALIDATION_TIMESTEPS = (20, 100, 250, 500, 750, 950)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What defines a run; two runs with equal settings and data are equal. `crops` maps a side in pixels to its share."""
+    """What defines a run: equal settings and data make equal runs. `crops`: sides in pixels and their shares."""
 
     kind: str
     steps: int
@@ -74,7 +74,7 @@ class Crops:
 
 
 def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder (searched below it too) as (training, held out): every 1/share-th by name is held out."""
+    """The pictures of a folder and those below it as (training, held out): every 1/share-th by name is held out."""
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     if len(files) < 2:
         raise ValueError(f"{folder} holds {len(files)} pictures; training needs at least 2")
@@ -83,9 +83,9 @@ def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[
 
 
 def eps_objective(abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None = None) -> Objective:
-    """E ||eps - eps_theta(sqrt(abar) x0 + sqrt(1 - abar) eps, t)||^2 with t uniform; on latents where `encode` is given."""
+    """E ||eps - eps_theta(sqrt(abar) x0 + sqrt(1 - abar) eps, t)||^2, t uniform; on latents with `encode`."""
 
-    def loss(model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
         z = x if encode is None else encode(x, generator)
         t = torch.randint(0, T, (len(z),), generator=generator).to(z.device)
         return eps_error(model, z, t, abar, generator).mean()
@@ -93,7 +93,7 @@ def eps_objective(abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tens
     return loss
 
 
-def eps_error(model: nn.Module, z: Tensor, t: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
+def eps_error(model: Any, z: Tensor, t: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
     """The squared error of the predicted noise, one number an image."""
     eps = torch.randn(z.shape, generator=generator).to(z)
     a = abar.to(z)[t].reshape(-1, 1, 1, 1)
@@ -104,7 +104,7 @@ def eps_error(model: nn.Module, z: Tensor, t: Tensor, abar: Tensor, generator: t
 def autoencoder_objective(kl_weight: float) -> Objective:
     """E |x - D(E(x))| + kl_weight KL(posterior || N(0, I)), both as means over their elements."""
 
-    def loss(model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
         posterior = model.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(x)
         reconstruction = model.decode(posterior.mean + posterior.std * noise).sample
@@ -138,14 +138,21 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 class Trainer:
     """One training run in a folder: `state.pt` (resumes exactly), `log.jsonl`, and at the end the averaged weights."""
 
-    def __init__(self, model: nn.Module, objective: Objective, data: Crops, settings: TrainSettings, folder: Path,
-                 device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        data: Crops,
+        settings: TrainSettings,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
         self.model, self.objective, self.data, self.settings = model.to(device), objective, data, settings
         self.folder, self.device, self.step = folder, device, 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self.ema = Ema(model, settings.ema)
 
-    def run(self, save_every: float, validate_every: int, validate: Callable[[nn.Module], dict[str, float]]) -> None:
+    def run(self, save_every: float, validate_every: int, validate: Callable[[Any], dict[str, float]]) -> None:
         """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss."""
         saved, shown, losses = time.monotonic(), time.monotonic(), []
         while self.step < self.settings.steps:
@@ -181,7 +188,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     @torch.no_grad()
-    def evaluate(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
+    def evaluate(self, validate: Callable[[Any], dict[str, float]]) -> dict[str, float]:
         """`validate` on the averaged weights."""
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema.shadow)
@@ -197,10 +204,21 @@ class Trainer:
         with open(self.folder / "log.jsonl", "a") as file:
             file.write(json.dumps(entry) + "\n")
 
+    def last_validation(self) -> dict[str, float]:
+        """What the held-out pictures said last, from the log; empty if they were never asked."""
+        log = self.folder / "log.jsonl"
+        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return next((e["validation"] for e in reversed(entries) if "validation" in e), {})
+
     def save(self) -> None:
         """Write `state.pt` whole or not at all."""
-        state = {"step": self.step, "settings": asdict(self.settings), "model": self.model.state_dict(),
-                 "ema": self.ema.shadow, "optimizer": self.optimizer.state_dict()}
+        state = {
+            "step": self.step,
+            "settings": asdict(self.settings),
+            "model": self.model.state_dict(),
+            "ema": self.ema.shadow,
+            "optimizer": self.optimizer.state_dict(),
+        }
         torch.save(state, self.folder / "state.tmp")
         os.replace(self.folder / "state.tmp", self.folder / "state.pt")
 
@@ -212,8 +230,10 @@ class Trainer:
         now = asdict(self.settings)
         other = [k for k, v in now.items() if state["settings"][k] != v]
         if other:
-            raise ValueError(f"{self.folder} was trained with other settings: "
-                             + ", ".join(f"{k} {state['settings'][k]!r} (now {now[k]!r})" for k in other))
+            raise ValueError(
+                f"{self.folder} was trained with other settings: "
+                + ", ".join(f"{k} {state['settings'][k]!r} (now {now[k]!r})" for k in other)
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
@@ -230,12 +250,17 @@ def validation_crops(files: list[Path], side: int, count: int = 16) -> Iterator[
             yield torch.from_numpy(np.ascontiguousarray(picture[None, :, top : top + side, left : left + side]))
 
 
-def validate_eps(files: list[Path], side: int, abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None,
-                 device: torch.device) -> Callable[[nn.Module], dict[str, float]]:
-    """A function of a model: its squared error on held-out crops for each noise level, with noise that never changes."""
+def validate_eps(
+    files: list[Path],
+    side: int,
+    abar: Tensor,
+    encode: Callable[[Tensor, torch.Generator], Tensor] | None,
+    device: torch.device,
+) -> Callable[[Any], dict[str, float]]:
+    """A function of a model: its squared error on held-out crops for each noise level, the noise always the same."""
     x = torch.cat(list(validation_crops(files, side))).to(device)
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    def validate(model: Any) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
         z = x if encode is None else encode(x, generator)
         levels = [(t, torch.full((len(z),), t, device=device)) for t in VALIDATION_TIMESTEPS]
@@ -244,11 +269,11 @@ def validate_eps(files: list[Path], side: int, abar: Tensor, encode: Callable[[T
     return validate
 
 
-def validate_autoencoder(files: list[Path], side: int, device: torch.device) -> Callable[[nn.Module], dict[str, float]]:
-    """A function of a model: mean round-trip PSNR (data range 2) and the latent's standard deviation on held-out crops."""
+def validate_autoencoder(files: list[Path], side: int, device: torch.device) -> Callable[[Any], dict[str, float]]:
+    """A function of a model: round-trip PSNR (data range 2) and the latent's deviation on held-out crops."""
     x = torch.cat(list(validation_crops(files, side))).to(device)
 
-    def validate(model: nn.Module) -> dict[str, float]:
+    def validate(model: Any) -> dict[str, float]:
         z = model.encode(x).latent_dist.mean
         mse = (model.decode(z).sample.float().clamp(-1, 1) - x).square().mean(dim=(1, 2, 3))
         return {"psnr": float((10 * torch.log10(4 / mse)).mean()), "latent_std": float(z.float().std())}

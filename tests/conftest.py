@@ -1,4 +1,4 @@
-"""Recorded runs of the published programs: those under tests/data, and further ones where they lie beside the repository."""
+"""Recorded runs of the published programs: those under tests/data, and further ones beside the repository."""
 
 from __future__ import annotations
 

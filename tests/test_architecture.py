@@ -126,9 +126,7 @@ def test_scripts_are_launchers():
         assert {m for m in imports(name) if m.split(".")[0] in ("operators", "pag_inverse")} <= {
             m for m in sources() if m.startswith("pag_inverse.cli.")
         }
-        assert len(sources()[name].read_text(encoding="utf-8").splitlines()) <= 15, (
-            f"{name}: move it to the cli"
-        )
+        assert len(sources()[name].read_text(encoding="utf-8").splitlines()) <= 15, f"{name}: move it to the cli"
 
 
 def test_the_top_level_is_as_agreed():

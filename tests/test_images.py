@@ -144,12 +144,8 @@ def test_exif_turns_the_picture(tmp_path, orientation, turned):
 
 
 def test_files_that_are_no_image(tmp_path):
-    whole = saved(
-        tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.png"
-    )
-    jpeg = saved(
-        tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.jpg"
-    )
+    whole = saved(tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.png")
+    jpeg = saved(tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.jpg")
     content = {
         "cut.png": whole.read_bytes()[:3000],
         "cut.jpg": jpeg.read_bytes()[:3000],
@@ -270,17 +266,13 @@ def test_bundled_photographs(name):
 
 
 def test_other_photographs_are_not_fetched():
-    with pytest.raises(
-        ValueError, match="unknown photograph 'eagle'; there are astronaut, chelsea, coffee, rocket"
-    ):
+    with pytest.raises(ValueError, match="unknown photograph 'eagle'; there are astronaut, chelsea, coffee, rocket"):
         bundled_photograph("eagle")
 
 
 def test_a_comparison_shows_every_tile():
     tall, small = noise(3, 64, 64), noise(3, 8, 8)
-    picture = comparison(
-        [("truth", tall), ("a long title that does not fit in one line", small), ("curve", COLOURS)]
-    )
+    picture = comparison([("truth", tall), ("a long title that does not fit in one line", small), ("curve", COLOURS)])
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[0] > 64 + 16
     bottom = picture.shape[0] - pictures._GAP
     np.testing.assert_array_equal(picture[bottom - 64 : bottom, 8:72], to_uint8(tall))

@@ -15,8 +15,28 @@ DATA = Path(__file__).parent / "data"
 
 
 def test_adm_respacing_of_twenty_steps() -> None:
-    assert respaced_timesteps(20) == [0, 53, 105, 158, 210, 263, 315, 368, 421, 473, 526, 578, 631, 684, 736, 789, 841,
-                                      894, 946, 999]
+    assert respaced_timesteps(20) == [
+        0,
+        53,
+        105,
+        158,
+        210,
+        263,
+        315,
+        368,
+        421,
+        473,
+        526,
+        578,
+        631,
+        684,
+        736,
+        789,
+        841,
+        894,
+        946,
+        999,
+    ]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 27, 250, 333, 999, 1000])
@@ -25,7 +45,7 @@ def test_any_number_of_steps(steps: int) -> None:
         schedule = make(BETAS[betas](), steps)
         assert len(schedule) == len(set(schedule.timesteps.tolist())) == steps
         assert np.all(np.diff(schedule.abar) < 0)
-        assert 0 <= schedule.timesteps[0] and schedule.timesteps[-1] <= 1000
+        assert schedule.timesteps[0] >= 0 and schedule.timesteps[-1] <= 1000
 
 
 @pytest.mark.parametrize("steps", [0, 1001, -3, 2.5, True])
@@ -46,8 +66,14 @@ def test_published_ddim_schedules(steps: int) -> None:
 @pytest.mark.parametrize("steps", [10, 50, 500])
 @pytest.mark.parametrize("eta", [0.0, 0.5])
 def test_ddim_step_is_diffusers(steps: int, eta: float) -> None:
-    theirs = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                           steps_offset=1, set_alpha_to_one=False)
+    theirs = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        set_alpha_to_one=False,
+    )
     theirs.set_timesteps(steps)
     ours = Schedule.ddim(BETAS["scaled_linear"](), steps)
     assert theirs.timesteps.tolist() == ours.timesteps[::-1].tolist()

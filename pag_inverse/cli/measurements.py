@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from operators import Blur, GaussianBlur, Inpainting, Operator, SuperResolution
 
+from operators import Blur, GaussianBlur, Inpainting, Operator, SuperResolution
 from pag_inverse.cli.records import sha256
 from pag_inverse.cli.request import DEFAULT_PHOTOGRAPH, Request
 from pag_inverse.images import bundled_photograph, prepare, read_image

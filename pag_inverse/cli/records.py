@@ -64,10 +64,14 @@ class RunFolder:
     def _compare(self, found: dict[str, Any]) -> None:
         old = found["settings"]
         keys = sorted(set(old) | set(self.settings))
-        other = [f"{k} {old.get(k)!r} (now {self.settings.get(k)!r})" for k in keys if old.get(k) != self.settings.get(k)]
+        other = [
+            f"{k} {old.get(k)!r} (now {self.settings.get(k)!r})" for k in keys if old.get(k) != self.settings.get(k)
+        ]
         if other:
-            raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; "
-                             "give another --output, or --overwrite")
+            raise ValueError(
+                f"{self.folder} holds a run with other settings: {'; '.join(other)}; "
+                "give another --output, or --overwrite"
+            )
 
     def _whole(self, entry: dict[str, Any]) -> bool:
         return all((self.folder / file).is_file() for file in entry["files"].values())

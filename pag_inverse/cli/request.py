@@ -79,9 +79,24 @@ def resolve(args: argparse.Namespace) -> Request:
         prompt=args.prompt,
         cfg=1.0 if args.cfg is None else args.cfg,
         output=args.output or Path("results") / f"{task.name}_{task.solver}",
-        **{n: getattr(args, n) for n in ("size", "resize", "composite", "seed", "samples", "batch_size", "device",
-                                         "overwrite", "dry_run", "list_layers", "weights_dir", "prior_config",
-                                         "download")},
+        **{
+            n: getattr(args, n)
+            for n in (
+                "size",
+                "resize",
+                "composite",
+                "seed",
+                "samples",
+                "batch_size",
+                "device",
+                "overwrite",
+                "dry_run",
+                "list_layers",
+                "weights_dir",
+                "prior_config",
+                "download",
+            )
+        },
     )
 
 

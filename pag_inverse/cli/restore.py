@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from operators import Blur, Inpainting, Noise, Operator, make_noise, make_operator
 from torch import Tensor
 from tqdm import tqdm
 
+from operators import Blur, Inpainting, Noise, Operator, make_noise, make_operator
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
 from pag_inverse.cli.request import Request
@@ -103,8 +103,13 @@ def _prior(request: Request) -> Prior:
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
-    return load_prior(request.prior, weights_dir=request.weights_dir, download=request.download,
-                      config=request.prior_config, device=request.device)
+    return load_prior(
+        request.prior,
+        weights_dir=request.weights_dir,
+        download=request.download,
+        config=request.prior_config,
+        device=request.device,
+    )
 
 
 def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
@@ -148,8 +153,13 @@ def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[first : first + size]
 
 
-def run_batch(request: Request, setup: Setup, batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered],
-              bar: Any) -> RestorationResult:
+def run_batch(
+    request: Request,
+    setup: Setup,
+    batch: Sequence[tuple[Subject, int]],
+    gathered: dict[str, Gathered],
+    bar: Any,
+) -> RestorationResult:
     """Solve one batch and file each sample under its image."""
     subjects = [subject for subject, _ in batch]
     operator = build_operator(request, setup, subjects)
@@ -162,8 +172,17 @@ def run_batch(request: Request, setup: Setup, batch: Sequence[tuple[Subject, int
 
     started = time.monotonic()
     seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
-    result = solve(y, operator, setup.prior, setup.solver, setup.guidance, noise=setup.noise, steps=request.row.steps,
-                   seeds=seeds, callback=show)
+    result = solve(
+        y,
+        operator,
+        setup.prior,
+        setup.solver,
+        setup.guidance,
+        noise=setup.noise,
+        steps=request.row.steps,
+        seeds=seeds,
+        callback=show,
+    )
     seconds = (time.monotonic() - started) / len(batch)
     x = operator.project(result.x, y * operator.measured(y)) if request.composite == "measurement" else result.x
     for b, (subject, sample) in enumerate(batch):
@@ -189,16 +208,24 @@ def finished(batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered]
 
 def write(request: Request, folder: RunFolder, subject: Subject, kept: Gathered) -> bool:
     """Write an image's files and entry; True if one of its samples left the finite numbers."""
-    entry: dict[str, Any] = {"input": subject.source, "input_sha256": subject.sha256, "seed": request.seed,
-                             "seconds": round(kept.seconds, 3)}
+    entry: dict[str, Any] = {
+        "input": subject.source,
+        "input_sha256": subject.sha256,
+        "seed": request.seed,
+        "seconds": round(kept.seconds, 3),
+    }
     if kept.failed:
         where = ", ".join(f"sample {s} at step {step}" for s, step in kept.failed.items())
         print(f"solve: {subject.name} left the finite numbers ({where})", file=sys.stderr)
         folder.finish(subject.name, {}, {}, {**entry, "failed": kept.failed})
         return True
     pictures, metrics = picture_set(request, subject, kept)
-    entry |= {"residual": kept.residuals[0][-1], "residuals": kept.residuals, **metrics,
-              "restoration_sha256": sha256(pictures["restoration"].tobytes())}
+    entry |= {
+        "residual": kept.residuals[0][-1],
+        "residuals": kept.residuals,
+        **metrics,
+        "restoration_sha256": sha256(pictures["restoration"].tobytes()),
+    }
     folder.finish(subject.name, pictures, {"measurement": kept.y}, entry)
     return False
 
@@ -213,15 +240,25 @@ def picture_set(request: Request, subject: Subject, kept: Gathered) -> tuple[dic
         pictures |= {f"sample{s}": to_uint8(x) for s, x in enumerate(stack) if s > 0}
         spread = stack.std(dim=0).mean(dim=0, keepdim=True)
         pictures |= {"mean": to_uint8(mean), "std": to_uint8((spread / spread.max().clamp_min(1e-6)) * 2 - 1)}
-        tiles += [(f"mean of {len(stack)}", mean), (f"std, white = {127.5 * float(spread.max()):.0f} of 255", spread
-                                                    / spread.max().clamp_min(1e-6) * 2 - 1)]
+        tiles += [
+            (f"mean of {len(stack)}", mean),
+            (
+                f"std, white = {127.5 * float(spread.max()):.0f} of 255",
+                spread / spread.max().clamp_min(1e-6) * 2 - 1,
+            ),
+        ]
     metrics: dict[str, Any] = {}
     if request.measurement is None:
         truth = to_uint8(subject.image)
         tiles = [("truth", truth), *tiles, error_map(stack[0].numpy(), subject.image)]
-        metrics = {kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)} for kind, p in
-                   [("restoration", pictures["restoration"]), ("measured", to_uint8(enlarged)),
-                    *([("mean", pictures["mean"])] if len(stack) > 1 else [])]}
+        metrics = {
+            kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)}
+            for kind, p in [
+                ("restoration", pictures["restoration"]),
+                ("measured", to_uint8(enlarged)),
+                *([("mean", pictures["mean"])] if len(stack) > 1 else []),
+            ]
+        }
     pictures["comparison"] = comparison(tiles)
     pictures["residual"] = residual_curve(kept.residuals[0], level=1.0 if request.sigma else None)
     return pictures, {"metrics": metrics}
@@ -235,15 +272,29 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
     if row["gamma"] is None:
         row.pop("gamma")
     return {
-        "task": request.task.name, "solver": request.task.solver, "prior": request.prior,
-        "dataset": request.task.dataset, **row, **{n: options[n] for n in names}, "cfg": request.cfg,
-        "prompt": request.prompt, "operator": request.task.operator.name,
-        "operator_settings": dict(request.task.operator.settings), "sigma": request.sigma, "sigma_range": [-1, 1],
-        "noise_in_hole": request.task.noise_in_hole, "size": setup.size, "resize": request.resize,
-        "composite": request.composite, "seed": request.seed, "samples": request.samples,
+        "task": request.task.name,
+        "solver": request.task.solver,
+        "prior": request.prior,
+        "dataset": request.task.dataset,
+        **row,
+        **{n: options[n] for n in names},
+        "cfg": request.cfg,
+        "prompt": request.prompt,
+        "operator": request.task.operator.name,
+        "operator_settings": dict(request.task.operator.settings),
+        "sigma": request.sigma,
+        "sigma_range": [-1, 1],
+        "noise_in_hole": request.task.noise_in_hole,
+        "size": setup.size,
+        "resize": request.resize,
+        "composite": request.composite,
+        "seed": request.seed,
+        "samples": request.samples,
         "inputs": [str(p) for p in request.inputs] or str(request.measurement or "bundled"),
-        "mask": request.mask and str(request.mask), "kernel": request.kernel and str(request.kernel),
-        "device": request.device, "prior_sha256": weights_hash(setup.prior),
+        "mask": request.mask and str(request.mask),
+        "kernel": request.kernel and str(request.kernel),
+        "device": request.device,
+        "prior_sha256": weights_hash(setup.prior),
     }
 
 

@@ -22,8 +22,13 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="solve", description=__doc__, epilog=EXAMPLES, allow_abbrev=False,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="solve",
+        description=__doc__,
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     _what(p.add_argument_group("what to solve"))
     _row(p.add_argument_group("in place of the table's row"))
     _variants(p.add_argument_group("where the published programs and the equations differ"))
@@ -51,7 +56,9 @@ def _row(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--gamma", type=float, help="PSLD only")
     p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
     p.add_argument("--steps", type=int, help="1 to 1000")
-    p.add_argument("--cfg", type=float, help="classifier-free guidance with a prompt; 1 is off (w of Eq. 14 is cfg - 1)")
+    p.add_argument(
+        "--cfg", type=float, help="classifier-free guidance with a prompt; 1 is off (w of Eq. 14 is cfg - 1)"
+    )
 
 
 def _variants(p: argparse._ArgumentGroup) -> None:

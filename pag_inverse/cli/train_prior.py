@@ -1,4 +1,4 @@
-"""Train a small prior on a folder of pictures: an eps-predicting pixel U-Net, an autoencoder, or a U-Net on its latents.
+"""Train a small prior on a folder of pictures: a pixel U-Net, an autoencoder, or a U-Net on its latents.
 
 A run lives in its output folder and goes on from where it was when the same command is given again.
 """
@@ -6,18 +6,25 @@ A run lives in its output folder and goes on from where it was when the same com
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pag_inverse.training import Objective, TrainSettings
+    from pag_inverse.training import Objective, Trainer, TrainSettings
 
 KINDS = ("pixel", "autoencoder", "latent")
-BETAS = {"pixel": "linear", "autoencoder": "", "latent": "scaled_linear"}
+BETAS = {"pixel": ("linear", 1e-4, 0.02), "latent": ("scaled_linear", 0.00085, 0.012)}
+OBJECTIVES = {
+    "pixel": "mean squared error of the predicted eps, t uniform in 0 ... 999, linear betas 1e-4 to 0.02",
+    "latent": "mean squared error of the predicted eps, t uniform in 0 ... 999, scaled-linear betas 0.00085 to 0.012",
+    "autoencoder": "mean absolute error of the round trip, and the KL term of its posterior",
+}
 CROPS = {"pixel": "64:0.8,128:0.2", "autoencoder": "64:0.9,128:0.1", "latent": "128:0.85,256:0.15"}
 EXAMPLES = """examples:
   python scripts/train_prior.py --kind pixel --data photographs --output runs/pixel
@@ -27,8 +34,12 @@ EXAMPLES = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="train_prior", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="train_prior",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("--kind", choices=KINDS, required=True)
     p.add_argument("--data", type=Path, required=True, help="folder of pictures, searched below it too")
     p.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
@@ -43,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     p.add_argument("--kl-weight", type=float, default=1e-4, help="weight of the KL term (kind autoencoder)")
     p.add_argument("--init", type=Path, help="safetensors to start from")
+    p.add_argument("--card-note", help="a sentence for the model card: what the pictures are, and their licence")
     p.add_argument("--device", default="cpu")
     p.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS")
     p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
@@ -71,9 +83,19 @@ def settings_of(args: argparse.Namespace) -> TrainSettings:
         raise ValueError(f"--data {args.data} is no folder")
     if (args.autoencoder is None) == (args.kind == "latent"):
         raise ValueError("--autoencoder goes with --kind latent, and with it alone")
-    return TrainSettings(args.kind, args.steps, args.batch, parse_crops(args.crops or CROPS[args.kind]),
-                         args.learning_rate, args.warmup, args.ema, args.seed, args.precision, BETAS[args.kind],
-                         str(args.init) if args.init else None)
+    return TrainSettings(
+        args.kind,
+        args.steps,
+        args.batch,
+        parse_crops(args.crops or CROPS[args.kind]),
+        args.learning_rate,
+        args.warmup,
+        args.ema,
+        args.seed,
+        args.precision,
+        BETAS[args.kind][0] if args.kind in BETAS else "",
+        str(args.init) if args.init else None,
+    )
 
 
 def parse_crops(text: str) -> tuple[tuple[int, float], ...]:
@@ -100,15 +122,19 @@ def train(args: argparse.Namespace, settings: TrainSettings) -> None:
     data = Crops(training, settings.crops, settings.batch, settings.seed)
     trainer = Trainer(model, objective, data, settings, args.output, device)
     resumed = trainer.resume()
-    print(f"{'going on at' if resumed else 'starting at'} step {trainer.step} of {settings.steps}; "
-          f"{len(data.pictures)} pictures, {len(held_out)} held out, "
-          f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    print(
+        f"{'going on at' if resumed else 'starting at'} step {trainer.step} of {settings.steps}; "
+        f"{len(data.pictures)} pictures, {len(held_out)} held out, "
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters",
+        flush=True,
+    )
     trainer.run(args.save_every, args.validate_every, validate)
-    write_weights(trainer.model, trainer.ema.shadow, args)
+    write_weights(trainer, args)
 
 
-def wire(args: argparse.Namespace, settings: TrainSettings, held_out: list[Path],
-         device: torch.device) -> tuple[nn.Module, Objective, object]:
+def wire(
+    args: argparse.Namespace, settings: TrainSettings, held_out: list[Path], device: torch.device
+) -> tuple[Any, Objective, Callable[[Any], dict[str, float]]]:
     """The network, its objective and its validation."""
     import numpy as np
     import torch
@@ -121,13 +147,20 @@ def wire(args: argparse.Namespace, settings: TrainSettings, held_out: list[Path]
     if settings.kind == "autoencoder":
         model = architectures.autoencoder()
         load_init(model, args.init)
-        return model, training.autoencoder_objective(args.kl_weight), training.validate_autoencoder(held_out, side, device)
+        return (
+            model,
+            training.autoencoder_objective(args.kl_weight),
+            training.validate_autoencoder(held_out, side, device),
+        )
     abar = torch.from_numpy(np.cumprod(1 - SCHEDULES[settings.betas]())).float()
     encode = latent_encoder(args.autoencoder, device) if settings.kind == "latent" else None
     model = architectures.latent_unet() if settings.kind == "latent" else architectures.pixel_unet()
     load_init(model, args.init)
-    return (model, training.eps_objective(abar, encode),
-            training.validate_eps(held_out, side, abar, encode, device))
+    return (
+        model,
+        training.eps_objective(abar, encode),
+        training.validate_eps(held_out, side, abar, encode, device),
+    )
 
 
 def load_init(model: nn.Module, path: Path | None) -> None:
@@ -137,7 +170,7 @@ def load_init(model: nn.Module, path: Path | None) -> None:
         model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
 
 
-def latent_encoder(folder: Path, device: torch.device):  # type: ignore[no-untyped-def]
+def latent_encoder(folder: Path, device: torch.device) -> Callable[[Tensor, torch.Generator], Tensor]:
     """A function (x, generator) -> scaled latents drawn from the frozen autoencoder's posterior."""
     import torch
     from diffusers import AutoencoderKL
@@ -153,19 +186,56 @@ def latent_encoder(folder: Path, device: torch.device):  # type: ignore[no-untyp
     return encode
 
 
-def write_weights(model: nn.Module, weights: dict[str, Tensor], args: argparse.Namespace) -> None:
-    """The averaged weights in diffusers' layout: `unet/` or `vae/` in the output folder."""
+def write_weights(trainer: Trainer, args: argparse.Namespace) -> None:
+    """The averaged weights, in half precision and diffusers' layout, with a scheduler and a model card beside them."""
+    from diffusers import DDPMScheduler
+
+    from pag_inverse.images import write_whole
+
+    model: Any = trainer.model
+    model.load_state_dict(trainer.ema.shadow)
+    if args.kind == "autoencoder":
+        model.register_to_config(scaling_factor=round(1 / latent_deviation(model, args), 5))
+    model.to("cpu").half().save_pretrained(args.output / ("vae" if args.kind == "autoencoder" else "unet"))
+    if args.kind == "latent":
+        shutil.copytree(args.autoencoder, args.output / "vae", dirs_exist_ok=True)
+    if args.kind != "autoencoder":
+        start, end = BETAS[args.kind][1:]
+        DDPMScheduler(beta_schedule=BETAS[args.kind][0], beta_start=start, beta_end=end).save_pretrained(
+            args.output / "scheduler"
+        )
+    write_whole(args.output / "README.md", model_card(trainer, args).encode())
+
+
+def latent_deviation(model: Any, args: argparse.Namespace) -> float:
+    """The standard deviation of the latents of 64 training crops."""
     import torch
 
-    model.load_state_dict(weights)
-    if args.kind == "autoencoder":
-        from pag_inverse.training import Crops, split_held_out
+    from pag_inverse.training import Crops, split_held_out
 
-        data = Crops(split_held_out(args.data)[0], ((128, 1.0),), 64, args.seed)
-        with torch.no_grad():
-            std = torch.cat([model.encode(data(k).to(args.device)).latent_dist.mean for k in range(4)]).std()
-        model.register_to_config(scaling_factor=round(1 / float(std), 5))
-    model.to("cpu").save_pretrained(args.output / ("vae" if args.kind == "autoencoder" else "unet"))
+    data = Crops(split_held_out(args.data)[0], ((128, 1.0),), 16, args.seed)
+    with torch.no_grad():
+        return float(torch.cat([model.encode(data(k).to(args.device)).latent_dist.mean for k in range(4)]).std())
+
+
+def model_card(trainer: Trainer, args: argparse.Namespace) -> str:
+    """What was trained, on what, how far, and what the held-out pictures say."""
+    s = trainer.settings
+    parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    crops = ", ".join(f"{share:.0%} of the batches at {side} px" for side, share in s.crops)
+    found = trainer.last_validation()
+    lines = [f"# A {s.kind} network for pag_inverse", ""]
+    lines += [f"{parameters:.2f} M parameters, trained with `scripts/train_prior.py --kind {s.kind}`."]
+    lines += [
+        f"Data: {len(trainer.data.pictures)} pictures; random crops with flips, {crops}.",
+        f"{s.steps} steps of up to {s.batch} crops, AdamW at {s.learning_rate:g} with {s.warmup} steps of warm-up and "
+        f"a linear decay over the last quarter, averaged weights ({s.ema:g}), {s.precision}.",
+        f"Started from {'earlier weights' if s.init else 'random weights'}.",
+        f"Objective: {OBJECTIVES[s.kind]}.",
+        f"Held-out pictures at the end: {', '.join(f'{k} {v:.4g}' for k, v in found.items()) or 'not measured'}.",
+        *([args.card_note] if args.card_note else []),
+    ]
+    return "\n\n".join([lines[0], *lines[2:]]) + "\n"
 
 
 if __name__ == "__main__":

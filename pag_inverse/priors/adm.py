@@ -125,7 +125,12 @@ def build_unet(state: State, layout: AdmLayout, image_size: int = 256) -> UNet2D
 
 
 def _check_is_adm(state: State) -> None:
-    needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
+    needed = (
+        "time_embed.0.weight",
+        "input_blocks.0.0.weight",
+        "middle_block.0.in_layers.0.weight",
+        "out.2.weight",
+    )
     missing = [key for key in needed if key not in state]
     if missing:
         raise ValueError(f"no ADM U-Net: key {missing[0]} is missing")

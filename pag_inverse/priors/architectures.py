@@ -1,5 +1,5 @@
 """The networks of the embedded priors: diffusers' own models, small, convolutional at full resolution, with
-self-attention at the coarse levels only, so that they take any picture whose sides divide by 8 (pixel) or 16 (latent)."""
+self-attention at the coarse levels only, for any picture whose sides divide by 8 (pixel) or 16 (latent)."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
 from pag_inverse.schedule import Floats
@@ -30,11 +31,11 @@ class Prior(abc.ABC):
     `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by.
     """
 
-    def __init__(self, unet: nn.Module, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
+    def __init__(self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
         self.unet = unet.eval().requires_grad_(False)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
         self.source: Path | None = None  # where it was loaded from
-        self._twins: dict[tuple[str, ...], nn.Module] = {}
+        self._twins: dict[tuple[str, ...], Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -53,13 +54,11 @@ class Prior(abc.ABC):
         """The state of an image; a latent prior returns its posterior's mean, or with `draw` a sample of it."""
 
     def predict(self, z: Tensor, t: int, condition: Tensor | None = None) -> Prediction:
-        """eps_theta(z, t), with a graph where autograd records; `condition` None is unconditional (the empty prompt)."""
+        """eps_theta(z, t), with a graph where autograd records; `condition` None is the empty prompt, or none."""
         return self._split(self._run(self.unet, z, t, condition))
 
     @torch.no_grad()
-    def predict_perturbed(
-        self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None
-    ) -> Tensor:
+    def predict_perturbed(self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None) -> Tensor:
         """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph."""
         key = tuple(layers)
         if key not in self._twins:
@@ -74,7 +73,7 @@ class Prior(abc.ABC):
         """The diffusers names of `names`; ValueError where one holds no self-attention."""
         return resolve_layers(self.unet, names)
 
-    def _run(self, unet: nn.Module, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+    def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
         timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
         return unet(z, timesteps).sample
 

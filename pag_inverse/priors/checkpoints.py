@@ -1,4 +1,4 @@
-"""Reading checkpoints from disk: every fault is one line that says which file, what is wrong and what would be right."""
+"""Reading checkpoints from disk: a fault is one line that says which file, what is wrong and what would be right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pag_inverse.priors.adm import build_unet, read_layout
 from pag_inverse.schedule import BETAS, Floats, T
@@ -29,16 +29,22 @@ def load_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded") from error
+        raise ValueError(
+            f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded"
+        ) from error
     except (RuntimeError, EOFError, SafetensorError, struct.error, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {first_line(error)}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path} is no state dict of tensors")
     return dict(state)
 
 
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def load_adm(path: Path, *, head_channels: int = 64, config: Path | None = None) -> tuple[UNet2DModel, int]:
-    """An OpenAI-ADM checkpoint and its image size, 256 unless `config`, a JSON of ADM's own arguments, says otherwise."""
+    """An OpenAI-ADM checkpoint and its image size: 256, or what `config`, a file of ADM's own arguments, says."""
     settings = _read_adm_config(config) if config else {}
     state = load_state(path)
     try:
@@ -50,14 +56,18 @@ def load_adm(path: Path, *, head_channels: int = 64, config: Path | None = None)
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_model(folder: Path, *kinds: str) -> nn.Module:
+def load_model(folder: Path, *kinds: str) -> Any:
     """One diffusers model of a folder (config.json and weights), every key in its place; float32."""
     kind = read_json(folder / "config.json").get("_class_name")
     if kind not in kinds:
         raise ValueError(f"{folder} holds a {kind}; a {' or '.join(kinds)} belongs here")
     try:
         model, info = MODELS[kind].from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=False, torch_dtype=torch.float32
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
+            torch_dtype=torch.float32,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, KeyError) as error:
         raise ValueError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
@@ -76,8 +86,10 @@ def read_betas(folder: Path, default: Floats) -> Floats:
     schedule, steps = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", T)
     prediction = config.get("prediction_type", "epsilon")
     if schedule not in BETAS or steps != T or prediction != "epsilon":
-        raise ValueError(f"{file}: beta_schedule {schedule}, {steps} steps, prediction_type {prediction}; "
-                         f"supported are {' and '.join(BETAS)}, {T} steps, epsilon")
+        raise ValueError(
+            f"{file}: beta_schedule {schedule}, {steps} steps, prediction_type {prediction}; "
+            f"supported are {' and '.join(BETAS)}, {T} steps, epsilon"
+        )
     return BETAS[schedule](float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02)))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Floats
@@ -19,7 +21,7 @@ class LatentPrior(Prior):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Any,
         vae: AutoencoderKL,
         betas: Floats,
         *,
@@ -50,7 +52,7 @@ class LatentPrior(Prior):
             z = z + posterior.std * draw(tuple(z.shape)).to(z)
         return z * self.vae.config.scaling_factor
 
-    def _run(self, unet: nn.Module, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+    def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
         if self.empty is None:
             if condition is not None:
                 raise ValueError(f"prior {self.name} takes no prompt")

@@ -79,26 +79,36 @@ def _from_hub(config: PriorConfig, download: bool) -> Path | None:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    assert config.hub_repo is not None
     try:
         if config.hub_file:
             return Path(hf_hub_download(config.hub_repo, config.hub_file, local_files_only=not download))
         parts = ["unet/*", "vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*"]
         ignored = ["*.bin", "*.fp16.*", "*non_ema*"]
-        return Path(snapshot_download(config.hub_repo, allow_patterns=parts, ignore_patterns=ignored,
-                                      local_files_only=not download))
+        return Path(
+            snapshot_download(
+                config.hub_repo, allow_patterns=parts, ignore_patterns=ignored, local_files_only=not download
+            )
+        )
     except LocalEntryNotFoundError as error:
         if download:
-            raise ValueError(f"prior {config.name}: {config.hub_repo} cannot be fetched: the hub is out of reach") from error
+            raise ValueError(
+                f"prior {config.name}: {config.hub_repo} cannot be fetched: the hub is out of reach"
+            ) from error
         return None
     except (HfHubHTTPError, OSError) as error:
-        raise ValueError(f"prior {config.name}: {config.hub_repo} cannot be fetched: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"prior {config.name}: {config.hub_repo} cannot be fetched: {checkpoints.first_line(error)}"
+        ) from error
 
 
 def _load_path(path: Path, known: PriorConfig | None, config: Path | None) -> Prior:
     if path.is_file():
         if path.suffix not in TORCH_FILES:
             raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
-        unet, image_size = checkpoints.load_adm(path, head_channels=(known and known.head_channels) or 64, config=config)
+        unet, image_size = checkpoints.load_adm(
+            path, head_channels=(known and known.head_channels) or 64, config=config
+        )
         return PixelPrior(unet, _betas(known, "linear"), image_size=image_size)
     if (path / "vae").is_dir():
         return _load_latent(path, known)
@@ -114,7 +124,9 @@ def _load_latent(path: Path, known: PriorConfig | None) -> LatentPrior:
     prompted = type(unet).__name__ == "UNet2DConditionModel"
     empty = checkpoints.empty_prompt_embedding(path) if prompted else None
     betas = checkpoints.read_betas(path, _betas(known, "scaled_linear"))
-    size = known.image_size if known else (unet.config.sample_size or 64) * 2 ** (len(vae.config.block_out_channels) - 1)
+    size = (
+        known.image_size if known else (unet.config.sample_size or 64) * 2 ** (len(vae.config.block_out_channels) - 1)
+    )
     return LatentPrior(unet, vae, betas, empty=empty, image_size=size)
 
 

@@ -1,4 +1,4 @@
-"""Solvers, one algorithm a file. A new one is a subclass of `Solver` in a file of its own and a line in `make_solver`."""
+"""Solvers, one algorithm a file: a new one is a subclass of `Solver` in its own file and a line in `make_solver`."""
 
 from pag_inverse.settings import Hyperparameters
 from pag_inverse.solvers.base import Solver, StepOutput
@@ -16,6 +16,11 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
     if name == "psld":
         if row.gamma is None:
             raise ValueError("PSLD needs gamma")
-        return PSLD(row.eta, row.gamma, renoise_prediction=options.renoise_prediction, encode=options.encode,
-                    ddim_eta=options.ddim_eta)
+        return PSLD(
+            row.eta,
+            row.gamma,
+            renoise_prediction=options.renoise_prediction,
+            encode=options.encode,
+            ddim_eta=options.ddim_eta,
+        )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

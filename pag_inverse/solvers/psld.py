@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from operators import Noise, Operator
 from torch import Tensor
 
+from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule

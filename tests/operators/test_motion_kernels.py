@@ -62,15 +62,11 @@ def test_kernels_are_weights_in_8_bit(population: list[np.ndarray]) -> None:
 
 
 def test_a_larger_kernel_is_the_same_path_at_another_scale() -> None:
-    small, large = (
-        np.mean([statistics(draw(s, size))["rms_radius"] for s in range(10)]) for size in (41, 81)
-    )
+    small, large = (np.mean([statistics(draw(s, size))["rms_radius"] for s in range(10)]) for size in (41, 81))
     assert large / small == pytest.approx(81 / 41, rel=0.02)
 
 
-def test_a_peak_is_as_bright_as_published(
-    population: list[np.ndarray], recorded_kernels: dict[str, Tensor]
-) -> None:
+def test_a_peak_is_as_bright_as_published(population: list[np.ndarray], recorded_kernels: dict[str, Tensor]) -> None:
     peaks = [kernel.max() for kernel in population]
     assert np.median(peaks) == pytest.approx(np.median(recorded_kernels["pop300_max"].numpy()), rel=0.2)
 

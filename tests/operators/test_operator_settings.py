@@ -64,9 +64,7 @@ def test_two_images_get_two_masks_or_kernels(name: str) -> None:
 def test_every_operator_takes_the_choice_of_gluing(name: str, project: str) -> None:
     operator = make_operator(name, SHAPE, {**SETTINGS[name], "project": project}, streams(1))
     y = torch.ones(1, *operator.out_shape)
-    torch.testing.assert_close(
-        operator.glue(y), operator.adjoint(y) if project == "adjoint" else torch.ones(1, *SHAPE)
-    )
+    torch.testing.assert_close(operator.glue(y), operator.adjoint(y) if project == "adjoint" else torch.ones(1, *SHAPE))
 
 
 def test_a_position_is_kept() -> None:

@@ -1,4 +1,4 @@
-"""ADM checkpoints in diffusers' U-Net: recorded outputs, the published layouts, and checkpoints that must be refused."""
+"""ADM checkpoints in diffusers' U-Net: recorded outputs, the published layouts, checkpoints to be refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from pag_inverse.priors.checkpoints import load_state
 
 DATA = Path(__file__).parents[1] / "data"
 REAL = {
-    "model_config.yaml": AdmLayout(3, 6, (128, 128, 256, 256, 512, 512), 1, (False,) * 4 + (True, False), True, True, True),
+    "model_config.yaml": AdmLayout(
+        3, 6, (128, 128, 256, 256, 512, 512), 1, (False,) * 4 + (True, False), True, True, True
+    ),
     "imagenet_model_config.yaml": AdmLayout(
         3, 6, (256, 256, 512, 512, 1024, 1024), 2, (False,) * 3 + (True,) * 3, True, True, True
     ),
@@ -104,9 +106,20 @@ def damage(kind: str, source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["missing key", "extra key", "other shape", "other architecture", "class-conditional", "truncated", "empty", "code"],
+    [
+        "missing key",
+        "extra key",
+        "other shape",
+        "other architecture",
+        "class-conditional",
+        "truncated",
+        "empty",
+        "code",
+    ],
 )
-def test_refused_checkpoints(kind: str, adm_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_checkpoints(
+    kind: str, adm_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damage(kind, adm_checkpoint, tmp_path / "damaged.pt")
     with pytest.raises(ValueError, match=r"damaged\.pt"):
         load_prior(tmp_path / "damaged.pt", config=adm_checkpoint.parent / "config.json")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from operators import GaussianBlur, GaussianNoise, Operator, SuperResolution
 from torch import Tensor
 
+from operators import GaussianBlur, GaussianNoise, Operator, SuperResolution
 from pag_inverse import DPS, NoGuidance, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
 from pag_inverse.streams import recorded_draw
 
@@ -42,7 +42,9 @@ def test_each_step_from_the_recorded_state(kind: str, adm: PixelPrior, recording
         k = 19 - i
         assert schedule.timesteps[k] == draws["timesteps"][i]
         draw = recorded_draw([draws["z"][i : i + 1]])
-        output = solver.step(states[i][None], k, schedule, draws["y"], NOISE, operator_of("gauss"), adm, GUIDANCES[kind], draw)
+        output = solver.step(
+            states[i][None], k, schedule, draws["y"], NOISE, operator_of("gauss"), adm, GUIDANCES[kind], draw
+        )
         if (clamped[i] != (output.x0[0].abs() >= 1).numpy()).any():
             continue  # a clamp that flips in the last bit changes the whole gradient
         compared += 1
@@ -68,19 +70,33 @@ def test_twenty_steps_free_running(kind: str, adm: PixelPrior, recordings) -> No
     run = recordings.load(f"dps_trajectory/trained_gauss_20_{kind}.npz", DATA)
     states: list[Tensor] = []
     draw = recorded_draw([draws["x_T"], *draws["z"][:-1].unsqueeze(1)])
-    solve(draws["y"], operator_of("gauss"), adm, DPS(float(draws["scale"])), GUIDANCES[kind], noise=NOISE, steps=20,
-          seeds=[0], draw=draw, callback=lambda done, total, output: states.append(output.z[0]))
+    solve(
+        draws["y"],
+        operator_of("gauss"),
+        adm,
+        DPS(float(draws["scale"])),
+        GUIDANCES[kind],
+        noise=NOISE,
+        steps=20,
+        seeds=[0],
+        draw=draw,
+        callback=lambda done, total, output: states.append(output.z[0]),
+    )
     recorded = dict(zip(run["steps"].tolist(), run["x_t"], strict=True)) | {20: run["x_final"]}
     assert max(float((states[i - 1] - x).abs().max()) for i, x in recorded.items() if i > 0) < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["nopag", "pag"])
-@pytest.mark.parametrize("name", ["trained_sr8_20", "random_gauss_20", "trained_gauss_first5of1000", "trained_sr8_first5of1000"])
+@pytest.mark.parametrize(
+    "name", ["trained_sr8_20", "random_gauss_20", "trained_gauss_first5of1000", "trained_sr8_first5of1000"]
+)
 def test_further_runs_step_by_step(name: str, kind: str, recordings) -> None:
     draws = recordings.load(f"dps_trajectory/{name}_draws.npz")
     run = recordings.load(f"dps_trajectory/{name}_{kind}.npz")
     model = {"trained": "ffhq_like_trained", "random": "ffhq_like"}[name.split("_")[0]]
-    prior = load_prior(recordings.path(f"adm_unet/{model}.pt"), config=recordings.path("adm_unet/ffhq_like_config.json"))
+    prior = load_prior(
+        recordings.path(f"adm_unet/{model}.pt"), config=recordings.path("adm_unet/ffhq_like_config.json")
+    )
     operator, solver = operator_of(name.split("_")[1]), DPS(float(draws["scale"]))
     schedule = solver.schedule(prior, len(draws["timestep_map"]))
     assert schedule.timesteps.tolist() == draws["timestep_map"].tolist()

@@ -1,4 +1,4 @@
-"""PSLD step by step and free running against recorded runs of the published program, each option, with and without PAG."""
+"""PSLD step by step and free running against recorded runs, each option, with and without PAG."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from operators import GaussianBlur, GaussianNoise, SuperResolution
 from torch import Tensor
 
+from operators import GaussianBlur, GaussianNoise, SuperResolution
 from pag_inverse import PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, solve
 from pag_inverse.streams import recorded_draw
 
@@ -24,9 +24,7 @@ class Run:
 
     def __init__(self, name: str, recordings) -> None:
         self.data = recordings.load(f"psld_trajectory/{name}.npz", DATA if name in OWN else None)
-        self.operator = (
-            SuperResolution((3, 128, 128), 8) if name.startswith("sr8") else GaussianBlur((3, 128, 128))
-        )
+        self.operator = SuperResolution((3, 128, 128), 8) if name.startswith("sr8") else GaussianBlur((3, 128, 128))
         self.noises = [self.data[k] for k in ("draw_pred_meas_noise", "draw_vae_noise") if k in self.data]
         self.solver = PSLD(
             float(self.data["omega"]),
@@ -59,6 +57,16 @@ def test_ten_steps_free_running(name: str, tiny_sd: LatentPrior, recordings) -> 
     run = Run(name, recordings)
     states: list[Tensor] = []
     draw = recorded_draw([run.data["x_T"], *(noise for i in range(10) for noise in run.draws(i))])
-    solve(run.data["y"], run.operator, tiny_sd, run.solver, run.guidance, noise=NOISE, steps=10, seeds=[0], draw=draw,
-          callback=lambda done, total, output: states.append(output.z[0]))
+    solve(
+        run.data["y"],
+        run.operator,
+        tiny_sd,
+        run.solver,
+        run.guidance,
+        noise=NOISE,
+        steps=10,
+        seeds=[0],
+        draw=draw,
+        callback=lambda done, total, output: states.append(output.z[0]),
+    )
     assert float((torch.stack(states) - run.data["z_prev"]).abs().max() / run.data["z_prev"].abs().max()) < 1e-3

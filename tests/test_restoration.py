@@ -1,0 +1,199 @@
+"""The loop: batches, seeds, guidance that is off, images that fail, and a posterior known in closed form."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DModel
+from torch import Tensor
+
+from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, MotionBlur, NoNoise, Operator
+from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
+from pag_inverse.priors.base import Prior
+from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.streams import operator_rng, stream_seed
+
+SHAPE = (3, 32, 32)
+NOISE = GaussianNoise(0.05)
+
+
+def small_unet(channels: int) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=32,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+@pytest.fixture(scope="module")
+def pixel() -> PixelPrior:
+    torch.manual_seed(0)
+    return PixelPrior(small_unet(3), BETAS["linear"]())
+
+
+@pytest.fixture(scope="module")
+def latent() -> LatentPrior:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        latent_channels=4,
+    )
+    return LatentPrior(small_unet(4), vae, BETAS["scaled_linear"]())
+
+
+def images(count: int, side: int = 32) -> Tensor:
+    coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(5)) * 1.6 - 0.8
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+
+
+def restore(
+    prior: Prior, solver: Solver, operator: Operator, y: Tensor, seeds: list[int], s: float = 1.0, steps: int = 6
+) -> Tensor:
+    layers = [layer.diffusers for layer in prior.layers()][:1]
+    guidance = PerturbedAttentionGuidance(s, layers)
+    return solve(y, operator, prior, solver, guidance, noise=NOISE, steps=steps, seeds=seeds).x
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+@pytest.mark.parametrize("task", ["box", "motion"])
+def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrior, tiny_sd: LatentPrior) -> None:
+    prior, solver, side = (adm, DPS(0.5), 64) if name == "dps" else (tiny_sd, PSLD(0.3, 0.03), 128)
+    shape = (3, side, side)
+    operator: Operator
+    if task == "box":
+        operator = BoxInpainting(shape, [(3 + i, 4, 10, 12) for i in range(4)])
+    else:
+        operator = MotionBlur(shape, [operator_rng(0, str(i)) for i in range(4)], kernel_size=9)
+    y = operator.forward(images(4, side))
+    together = restore(prior, solver, operator, y, [1, 2, 3, 4], steps=20)
+    for i in (0, 2, 3):
+        alone = restore(prior, solver, operator.select([i]), y[i : i + 1], [i + 1], steps=20)
+        assert (together[i] - alone[0]).abs().max() < 1e-4
+    assert (together[0] - together[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("solver", [DPS(0.5), PSLD(0.3, 0.03)], ids=["dps", "psld"])
+def test_s_of_zero_is_no_guidance_bit_for_bit(solver: Solver, pixel: PixelPrior, latent: LatentPrior) -> None:
+    prior = pixel if isinstance(solver, DPS) else latent
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    y = operator.forward(images(1))
+    plain = solve(y, operator, prior, solver, NoGuidance(), noise=NOISE, steps=6, seeds=[7])
+    assert torch.equal(restore(prior, solver, operator, y, [7], s=0.0), plain.x)
+    assert not torch.equal(restore(prior, solver, operator, y, [7], s=1.0), plain.x)
+    assert plain.residuals.shape == (1, 6) and not plain.failed
+
+
+class Poisoned(DPS):
+    """DPS whose second image leaves the finite numbers at the third step."""
+
+    def step(self, z: Tensor, i: int, *rest):  # type: ignore[no-untyped-def,override]
+        output = super().step(z, i, *rest)
+        if i == 3:
+            output.z[1] = float("nan")
+        return output
+
+
+def test_an_image_that_fails_leaves_the_others_alone(pixel: PixelPrior) -> None:
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    y = operator.forward(images(3))
+    guidance = NoGuidance()
+    healthy = solve(y, operator, pixel, DPS(0.5), guidance, noise=NOISE, steps=6, seeds=[1, 2, 3])
+    broken = solve(y, operator, pixel, Poisoned(0.5), guidance, noise=NOISE, steps=6, seeds=[1, 2, 3])
+    assert broken.failed == {1: 3}
+    assert (broken.x[[0, 2]] - healthy.x[[0, 2]]).abs().max() < 1e-4
+
+
+class GaussianPrior(Prior):
+    """N(mean, std^2) on every pixel: its eps is known, and so is the posterior of any inpainting."""
+
+    def __init__(self, mean: float, std: float, betas: Floats) -> None:
+        self.mean, self.std, self.betas, self.name = mean, std, betas, "gaussian"
+        self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=3))
+        self.abar = np.cumprod(1 - betas)
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return image_shape
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def encode(self, x: Tensor, draw: object = None) -> Tensor:
+        return x
+
+    def _run(self, unet: object, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+        a = float(self.abar[t])
+        return (1 - a) ** 0.5 * (z - a**0.5 * self.mean) / (a * self.std**2 + 1 - a)
+
+
+def test_without_data_the_samples_are_the_priors() -> None:
+    """eta 0: DDPM with the exact eps draws from N(0.2, 0.1^2)."""
+    prior = GaussianPrior(0.2, 0.1, BETAS["linear"]())
+    operator = Inpainting(torch.ones(32, 32), SHAPE)
+    y = torch.zeros(8, *SHAPE)
+    result = solve(y, operator, prior, DPS(0.0), NoGuidance(), noise=NOISE, steps=1000, seeds=list(range(8)))
+    assert abs(float(result.x.mean()) - 0.2) < 0.005
+    assert abs(float(result.x.std()) - 0.1) < 0.01
+
+
+@pytest.mark.parametrize("solver", [DPS(5.0), PSLD(5.0, 0.5)], ids=["dps", "psld"])
+def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solver) -> None:
+    """Half of an image is measured at 0.5 without noise: there the posterior is 0.5, elsewhere still N(0.2, ...)."""
+    prior = GaussianPrior(0.2, 0.1, BETAS["linear"]())
+    mask = torch.zeros(32, 32)
+    mask[:, :16] = 1
+    operator = Inpainting(mask, SHAPE)
+    y = operator.forward(torch.full((4, *SHAPE), 0.5))
+    result = solve(y, operator, prior, solver, NoGuidance(), noise=NoNoise(), steps=250, seeds=[0, 1, 2, 3])
+    known, hole = result.x[..., :16], result.x[..., 16:]
+    assert abs(float(known.mean()) - 0.5) < 0.05
+    assert abs(float(hole.mean()) - 0.2) < 0.03
+
+
+def test_streams_are_separate_and_the_measurement_does_not_depend_on_the_sample() -> None:
+    seeds = {stream_seed(s, i, p) for s in (0, 1) for i in ("a", "b") for p in ("operator", "measurement", "sampling")}
+    assert len(seeds) == 12
+    assert stream_seed(0, "a", "measurement", 3) == stream_seed(0, "a", "measurement", 0)
+    assert stream_seed(0, "a", "sampling", 3) != stream_seed(0, "a", "sampling", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"steps": 0}, "1 to 1000"), ({"steps": 1001}, "1 to 1000"), ({"seeds": [1, 2]}, "as many seeds")],
+)
+def test_arguments_that_do_not_fit(change: dict[str, object], message: str, pixel: PixelPrior) -> None:
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    settings = {"noise": NOISE, "steps": 2, "seeds": [0]} | change
+    with pytest.raises(ValueError, match=message):
+        solve(images(1), operator, pixel, DPS(1.0), NoGuidance(), **settings)  # type: ignore[arg-type]
+
+
+def test_a_size_the_prior_cannot_take(pixel: PixelPrior) -> None:
+    operator = GaussianBlur((3, 33, 32), 9, 1.5)
+    with pytest.raises(ValueError, match=r"33 x 32.*multiples of 2"):
+        solve(torch.zeros(1, 3, 33, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+
+
+class Squared(GaussianBlur):
+    """A non-linear operator."""
+
+    linear = False
+
+
+def test_psld_refuses_a_nonlinear_operator_unless_gamma_is_zero(latent: LatentPrior) -> None:
+    operator = Squared(SHAPE, 9, 1.5)
+    y = operator.forward(images(1))
+    with pytest.raises(ValueError, match="gamma to 0"):
+        solve(y, operator, latent, PSLD(1.0, 0.1), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+    solve(y, operator, latent, PSLD(1.0, 0.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])

@@ -1,6 +1,8 @@
 """Inverse problems with diffusion priors under Perturbed-Attention Guidance."""
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,21 @@ if TYPE_CHECKING:
     from pag_inverse.solvers import DPS, PSLD, Solver
 
 __version__ = "0.1.0"
+
+
+def _check_operators() -> None:
+    """`operators` is a common name: a foreign package of that name in front of ours is one clear error."""
+    spec = find_spec("operators")
+    if spec is None or spec.origin is None or not Path(spec.origin).with_name("super_resolution.py").exists():
+        places = spec and (spec.origin or list(spec.submodule_search_locations or []))
+        found = f"found {places}" if spec else "none is installed"
+        raise ImportError(
+            f"pag_inverse needs its own top-level package 'operators', but {found}; "
+            "run `pip install -e .` in the repository, or start where no other 'operators' comes first on the path"
+        )
+
+
+_check_operators()
 _HOMES = {
     "load_task": "config",
     "NoGuidance": "guidance",

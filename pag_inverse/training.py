@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -241,13 +241,17 @@ class Trainer:
         return True
 
 
-def validation_crops(files: list[Path], side: int, count: int = 16) -> Iterator[Tensor]:
-    """Centre crops of held-out pictures, (1, 3, side, side)."""
+def validation_crops(files: list[Path], side: int, count: int = 16) -> Tensor:
+    """Centre crops of held-out pictures, (B, 3, side, side); ValueError where none is large enough."""
+    crops = []
     for file in files[:count]:
         picture = np.asarray(read_image(file))
         top, left = ((n - side) // 2 for n in picture.shape[1:])
         if min(top, left) >= 0:
-            yield torch.from_numpy(np.ascontiguousarray(picture[None, :, top : top + side, left : left + side]))
+            crops.append(torch.from_numpy(np.ascontiguousarray(picture[:, top : top + side, left : left + side])))
+    if not crops:
+        raise ValueError(f"no held-out picture is at least {side} pixels on its short side")
+    return torch.stack(crops)
 
 
 def validate_eps(
@@ -258,7 +262,7 @@ def validate_eps(
     device: torch.device,
 ) -> Callable[[Any], dict[str, float]]:
     """A function of a model: its squared error on held-out crops for each noise level, the noise always the same."""
-    x = torch.cat(list(validation_crops(files, side))).to(device)
+    x = validation_crops(files, side).to(device)
 
     def validate(model: Any) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
@@ -271,7 +275,7 @@ def validate_eps(
 
 def validate_autoencoder(files: list[Path], side: int, device: torch.device) -> Callable[[Any], dict[str, float]]:
     """A function of a model: round-trip PSNR (data range 2) and the latent's deviation on held-out crops."""
-    x = torch.cat(list(validation_crops(files, side))).to(device)
+    x = validation_crops(files, side).to(device)
 
     def validate(model: Any) -> dict[str, float]:
         z = model.encode(x).latent_dist.mean

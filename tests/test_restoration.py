@@ -69,7 +69,8 @@ def restore(
 @pytest.mark.parametrize("name", ["dps", "psld"])
 @pytest.mark.parametrize("task", ["box", "motion"])
 def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrior, tiny_sd: LatentPrior) -> None:
-    prior, solver, side = (adm, DPS(0.5), 64) if name == "dps" else (tiny_sd, PSLD(0.3, 0.03), 128)
+    # The tiny latent networks are random, and a long run with them is chaotic; the pixel network is a trained one.
+    prior, solver, side, steps = (adm, DPS(0.5), 64, 20) if name == "dps" else (tiny_sd, PSLD(0.3, 0.03), 128, 5)
     shape = (3, side, side)
     operator: Operator
     if task == "box":
@@ -77,9 +78,9 @@ def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrio
     else:
         operator = MotionBlur(shape, [operator_rng(0, str(i)) for i in range(4)], kernel_size=9)
     y = operator.forward(images(4, side))
-    together = restore(prior, solver, operator, y, [1, 2, 3, 4], steps=20)
+    together = restore(prior, solver, operator, y, [1, 2, 3, 4], steps=steps)
     for i in (0, 2, 3):
-        alone = restore(prior, solver, operator.select([i]), y[i : i + 1], [i + 1], steps=20)
+        alone = restore(prior, solver, operator.select([i]), y[i : i + 1], [i + 1], steps=steps)
         assert (together[i] - alone[0]).abs().max() < 1e-4
     assert (together[0] - together[1]).abs().max() > 1e-2
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 
@@ -21,14 +22,8 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="solve",
-        description=__doc__,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    p = Parser("solve", __doc__, EXAMPLES)
     _what(p.add_argument_group("what to solve"))
     _row(p.add_argument_group("in place of the table's row"))
     _variants(p.add_argument_group("where the published programs and the equations differ"))
@@ -93,8 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(resolve(args))
     except (ValueError, OSError) as error:
-        print(f"solve: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail("solve", error)
     except KeyboardInterrupt:
         print("solve: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
         return 130

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pag_inverse.cli.arguments import Parser, fail
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -33,13 +35,8 @@ EXAMPLES = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="train_prior",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    p = Parser("train_prior", __doc__, EXAMPLES)
     p.add_argument("--kind", choices=KINDS, required=True)
     p.add_argument("--data", type=Path, required=True, help="folder of pictures, searched below it too")
     p.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
@@ -68,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = settings_of(args)
         train(args, settings)
     except (ValueError, OSError) as error:
-        print(f"train_prior: {error}", file=sys.stderr)
-        return 2
+        return fail("train_prior", error)
     except KeyboardInterrupt:
         print("train_prior: stopped; the same command goes on", file=sys.stderr)
         return 130
@@ -79,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
 def settings_of(args: argparse.Namespace) -> TrainSettings:
     from pag_inverse.training import TrainSettings
 
+    for name in ("steps", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     if not args.data.is_dir():
         raise ValueError(f"--data {args.data} is no folder")
     if (args.autoencoder is None) == (args.kind == "latent"):
@@ -116,10 +115,10 @@ def train(args: argparse.Namespace, settings: TrainSettings) -> None:
 
     device = torch.device(args.device)
     training, held_out = split_held_out(args.data)
+    data = Crops(training, settings.crops, settings.batch, settings.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)  # the initial weights; everything later has generators of its own
     model, objective, validate = wire(args, settings, held_out, device)
-    data = Crops(training, settings.crops, settings.batch, settings.seed)
     trainer = Trainer(model, objective, data, settings, args.output, device)
     resumed = trainer.resume()
     print(

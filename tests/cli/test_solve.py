@@ -1,0 +1,236 @@
+"""The solve command: what it writes, what it refuses, and that refusing is quick and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from operators import gaussian_kernel
+from pag_inverse.cli import solve as command
+from pag_inverse.images import bundled_photograph, prepare, write_png
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "solve.py"
+QUICK = ["--size", "64", "--steps", "2"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PAG_INVERSE_WEIGHTS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def photograph(here: Path) -> Path:
+    write_png(here / "chelsea.png", prepare(bundled_photograph("chelsea"), 64))
+    return here / "chelsea.png"
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("solver", ["dps", "psld"])
+@pytest.mark.parametrize("task", ["box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur"])
+def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> None:
+    assert command.main(["--task", task, "--solver", solver, "--pag", "2.0", *QUICK]) == 0
+    folder = here / "results" / f"{task}_{solver}"
+    content = manifest(folder)
+    assert content["settings"]["s"] == 2.0 and content["settings"]["steps"] == 2
+    ((name, entry),) = content["images"].items()
+    for kind in ("restoration", "measurement", "comparison", "residual"):
+        assert PIL.Image.open(folder / entry["files"][kind]).size[0] > 0
+    y = np.load(folder / entry["files"]["measurement_array"])
+    assert y.shape == ((3, 8, 8) if task == "super_resolution" else (3, 64, 64))
+    assert name in entry["files"]["restoration"]
+    assert 0 < entry["metrics"]["restoration"]["psnr"] < 60 and len(entry["residuals"]["0"]) == 2
+
+
+def test_the_same_command_gives_the_same_picture_and_finished_images_are_kept(photograph: Path, here: Path) -> None:
+    args = ["--task", "gaussian_deblur", "--solver", "dps", "--input", str(photograph), *QUICK]
+    assert command.main([*args, "--output", "a"]) == command.main([*args, "--output", "b"]) == 0
+    picture = here / "a" / "chelsea_restoration.png"
+    assert picture.read_bytes() == (here / "b" / "chelsea_restoration.png").read_bytes()
+    before = picture.stat().st_mtime_ns
+    assert command.main([*args, "--output", "a"]) == 0
+    assert picture.stat().st_mtime_ns == before
+
+
+def test_a_folder_with_samples_in_batches(photograph: Path, here: Path) -> None:
+    (here / "faces").mkdir()
+    for name in ("a", "b", "c"):
+        (here / "faces" / f"{name}.png").write_bytes(photograph.read_bytes())
+    args = ["--task", "box_inpainting", "--solver", "dps", "--input", "faces", "--samples", "2", *QUICK]
+    assert command.main([*args, "--batch-size", "4", "--output", "four"]) == 0
+    assert command.main([*args, "--batch-size", "1", "--output", "one"]) == 0
+    for name in ("a", "b", "c"):
+        pictures = [np.asarray(PIL.Image.open(here / f / f"{name}_mean.png"), dtype=int) for f in ("four", "one")]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
+        arrays = [np.load(here / f / f"{name}_measurement.npy") for f in ("four", "one")]
+        assert np.array_equal(*arrays)
+    first, second = (np.load(here / "four" / f"{n}_measurement.npy") for n in "ab")
+    assert not np.array_equal(first, second)  # each image has a box and noise of its own
+
+
+def test_a_measurement_of_ones_own(photograph: Path, here: Path) -> None:
+    np.save("kernel.npy", gaussian_kernel(9, 1.5))
+    args = ["--task", "motion_deblur", "--solver", "dps", "--measurement", str(photograph), "--kernel", "kernel.npy"]
+    assert command.main([*args, "--steps", "2", "--output", "own"]) == 0
+    entry = manifest(here / "own")["images"]["chelsea"]
+    assert entry["metrics"] == {}  # there is no truth to compare with
+    PIL.Image.new("L", (64, 64), 255).save("mask.png")
+    args = ["--task", "box_inpainting", "--solver", "psld", "--measurement", str(photograph), "--mask", "mask.png"]
+    assert command.main([*args, "--steps", "2", "--output", "masked"]) == 0
+    settings = manifest(here / "masked")["settings"]
+    assert settings["renoise_prediction"] is False and settings["sigma"] is None
+
+
+def test_pag_zero_takes_the_row_without_pag(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--task", "motion_deblur", "--solver", "dps", "--dataset", "imagenet", "--prior", "pixel", "--dry-run"]
+    layers = ["--layers", "mid_block.attentions.0"]
+    assert command.main([*args, "--pag", "0"]) == 0
+    assert "eta            0.6" in capsys.readouterr().err
+    assert command.main([*args, *layers]) == 0
+    assert "eta            1.0" in capsys.readouterr().err
+    assert not list(here.iterdir())  # a dry run writes nothing
+
+
+def test_list_layers_in_both_languages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--list-layers", "--prior", "pixel"]) == 0
+    assert "middle_block.1" in (out := capsys.readouterr().out) and "mid_block.attentions.0" in out
+
+
+BAD_ARGUMENTS = [
+    (["--task", "deblur"], "motion_deblur"),
+    (["--solver", "ddrm"], "dps, psld"),
+    (["--dataset", "celeba"], "ffhq, imagenet, natural"),
+    (["--device", "tpu"], "cpu, cuda"),
+    (["--pag", "-1"], "not negative"),
+    (["--pag", "nan"], "not negative"),
+    (["--eta", "inf"], "not negative"),
+    (["--sigma", "-0.1"], "not negative"),
+    (["--gamma", "0.1"], "psld"),
+    (["--steps", "0"], "1 to 1000"),
+    (["--steps", "1001"], "1 to 1000"),
+    (["--batch-size", "0"], "at least 1"),
+    (["--samples", "0"], "at least 1"),
+    (["--prior", "ffhq"], "--dataset is needed"),
+    (["--input", "nowhere.png"], "no such file"),
+    (["--encode", "mode"], "--solver psld"),
+    (["--box", "1", "2", "3", "4"], "box_inpainting"),
+    (["--mask", "mask.png"], "--measurement"),
+]
+BAD_RUNS = [
+    (["--prior", "nowhere"], "ffhq, imagenet, latent, pixel, sd15"),
+    (["--prior", "ffhq", "--dataset", "ffhq"], "deepinv/diffunet"),
+    (["--layers", "input_blocks.9.1"], "middle_block.1"),
+    (["--size", "60"], "multiples of 8"),
+    (["--size", "24"], "kernel"),
+]
+
+
+def refused(args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = sorted(here.rglob("*"))
+    complete = ["--task", "motion_deblur", "--solver", "dps", *args]
+    assert command.main(complete) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and len(error.splitlines()) == 1
+    assert sorted(here.rglob("*")) == files
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_ARGUMENTS + BAD_RUNS, ids=lambda v: "".join(v)[:30])
+def test_bad_input_is_one_line(args: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(args, message, here, capsys)
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "1x1", "missing"])
+def test_files_that_are_no_picture(kind: str, photograph: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here / "bad.png"
+    if kind == "1x1":
+        PIL.Image.new("RGB", (1, 1)).save(path)
+    elif kind != "missing":
+        content = {"empty": b"", "truncated": photograph.read_bytes()[:500], "text": b"not a picture"}
+        path.write_bytes(content[kind])
+    refused(["--input", str(path)], "bad.png", here, capsys)
+
+
+def test_a_folder_with_other_settings_is_left_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--task", "motion_deblur", "--solver", "dps", *QUICK, "--output", "out"]
+    assert command.main(args) == 0
+    capsys.readouterr()
+    before = {p: p.read_bytes() for p in here.rglob("*.*")}
+    assert command.main([*args, "--seed", "1"]) == 2
+    assert "seed 0 (now 1)" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in here.rglob("*.*")} == before
+    assert command.main([*args, "--seed", "1", "--overwrite"]) == 0
+    assert manifest(here / "out")["settings"]["seed"] == 1
+
+
+def test_an_output_that_cannot_be_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").write_text("in the way")
+    refused(["--output", "file", *QUICK], "file", here, capsys)
+    refused(["--output", "file/below", *QUICK], "file", here, capsys)
+
+
+def test_ctrl_c_keeps_what_is_finished(
+    photograph: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pag_inverse.cli import restore
+
+    (here / "two").mkdir()
+    for name in ("a", "b"):
+        (here / "two" / f"{name}.png").write_bytes(photograph.read_bytes())
+    args = ["--task", "gaussian_deblur", "--solver", "dps", "--input", "two", *QUICK, "--output", "out"]
+    whole, calls = restore.run_batch, []
+
+    def interrupted(*rest):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*rest)
+
+    monkeypatch.setattr(restore, "run_batch", interrupted)
+    assert command.main(args) == 130
+    assert list(manifest(here / "out")["images"]) == ["a"]
+    monkeypatch.setattr(restore, "run_batch", whole)
+    assert command.main(args) == 0
+    assert list(manifest(here / "out")["images"]) == ["a", "b"]
+
+
+def test_a_full_disk_is_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pag_inverse.cli import records
+
+    def full(path: object, content: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(records, "write_png", full)
+    assert command.main(["--task", "motion_deblur", "--solver", "dps", *QUICK]) == 2
+    assert "No space left" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--task", "deblur"], ["--steps", "many"], ["--eta", "-1"]])
+def test_arguments_are_judged_without_torch(args: list[str], tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['solve.py', '--task', 'motion_deblur', '--solver', 'dps', *{args!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert 'torch' not in sys.modules and 'diffusers' not in sys.modules, 'torch was imported'\n"
+        "    sys.exit(end.code)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == (0 if "--help" in args else 2), done.stderr
+    assert len(done.stderr.splitlines()) == (0 if "--help" in args else 1)
+    if "--help" in args:
+        assert done.stdout.count("python scripts/solve.py") == 3

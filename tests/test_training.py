@@ -1,0 +1,117 @@
+"""Training: an interrupted run goes on bit for bit, and what it writes is a prior that loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from pag_inverse import load_prior
+from pag_inverse.cli import train_prior as command
+from pag_inverse.images import bundled_photograph, prepare, write_png
+from pag_inverse.priors import architectures
+from pag_inverse.training import Crops, validate_autoencoder
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_prior.py"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        write_png(folder / f"{name}.png", prepare(bundled_photograph(name), 96))
+    return folder
+
+
+def arguments(kind: str, photographs: Path, output: Path, steps: int = 6) -> list[str]:
+    return [
+        *("--kind", kind, "--data", str(photographs), "--output", str(output), "--steps", str(steps)),
+        *("--batch", "2", "--crops", "32:0.5,64:0.5", "--warmup", "2", "--save-every", "0", "--validate-every", "3"),
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "state.pt", weights_only=True)["ema"]
+
+
+def test_a_run_that_was_killed_goes_on_bit_for_bit(photographs: Path, tmp_path: Path) -> None:
+    args = arguments("autoencoder", photographs, tmp_path / "killed", steps=12)
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *args], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed" / "state.pt").exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for output in ("killed", "whole"):
+        subprocess.run(
+            [sys.executable, str(SCRIPT), *arguments("autoencoder", photographs, tmp_path / output, 12)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
+    assert all(torch.equal(killed[k], whole[k]) for k in whole)
+
+
+def test_what_is_written_is_a_prior(photographs: Path, tmp_path: Path) -> None:
+    assert command.main(arguments("pixel", photographs, tmp_path / "pixel", steps=2)) == 0
+    prior = load_prior(tmp_path / "pixel")
+    assert prior.state_shape((3, 64, 64)) == (3, 64, 64) and prior.layers()
+    UNet2DModel.from_pretrained(tmp_path / "pixel" / "unet", local_files_only=True)  # diffusers opens it itself
+    assert "M parameters" in (tmp_path / "pixel" / "README.md").read_text()
+    assert command.main(arguments("autoencoder", photographs, tmp_path / "autoencoder", steps=2)) == 0
+    vae = ["--autoencoder", str(tmp_path / "autoencoder" / "vae")]
+    assert command.main([*arguments("latent", photographs, tmp_path / "latent", steps=2), *vae]) == 0
+    latent = load_prior(tmp_path / "latent")
+    assert latent.state_shape((3, 64, 64)) == (4, 32, 32)
+    assert latent.betas[-1] == pytest.approx(0.012)
+
+
+def test_the_autoencoder_starts_from_something_that_reconstructs(photographs: Path) -> None:
+    validate = validate_autoencoder(sorted(photographs.iterdir()), 96, torch.device("cpu"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert validate(architectures.autoencoder())["psnr"] > 20
+
+
+def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
+    files = sorted(photographs.iterdir())
+    crops = Crops(files, ((32, 0.5), (64, 0.5)), batch=4, seed=3)
+    again = Crops(files, ((32, 0.5), (64, 0.5)), batch=4, seed=3)
+    shapes = {tuple(crops(k).shape) for k in range(20)}
+    assert shapes == {(4, 3, 32, 32), (1, 3, 64, 64)}  # as many pixels in either
+    assert all(torch.equal(crops(k), again(k)) for k in (7, 2))
+    assert not np.array_equal(crops(2), crops(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data", "nowhere"], "no folder"),
+        (["--crops", "33:1"], "multiples of 16"),
+        (["--crops", "many"], "64:0.8"),
+        (["--kind", "latent"], "--autoencoder"),
+        (["--crops", "512:1"], "512 pixels"),
+        (["--steps", "0"], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    change: list[str], message: str, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*arguments("pixel", photographs, tmp_path / "run"), *change]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_other_settings_in_the_same_folder(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments("autoencoder", photographs, tmp_path / "run", steps=2)) == 0
+    assert command.main([*arguments("autoencoder", photographs, tmp_path / "run", steps=2), "--seed", "9"]) == 2
+    assert "seed 0 (now 9)" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from operators import Blur, Inpainting, Noise, Operator, make_noise, make_operator
+from operators import Noise, Operator, make_noise, make_operator
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
 from pag_inverse.cli.request import Request
+from pag_inverse.cli.results import Gathered, summarise, write
 from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
-from pag_inverse.images import to_uint8
-from pag_inverse.metrics import psnr, ssim
-from pag_inverse.pictures import comparison, error_map, residual_curve
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.load import prompt_of
-from pag_inverse.restoration import RestorationResult, solve
+from pag_inverse.restoration import solve
 from pag_inverse.solvers import Solver, StepOutput, make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
@@ -38,18 +36,6 @@ class Setup:
     guidance: Guidance
     noise: Noise
     size: int
-
-
-@dataclass
-class Gathered:
-    """The samples of one subject so far."""
-
-    samples: dict[int, Tensor] = field(default_factory=dict)
-    residuals: dict[int, list[float]] = field(default_factory=dict)
-    failed: dict[int, int] = field(default_factory=dict)
-    y: Tensor | None = None
-    enlarged: Tensor | None = None
-    seconds: float = 0.0
 
 
 def list_layers(request: Request) -> int:
@@ -70,10 +56,10 @@ def restore(request: Request) -> int:
     setup.solver.check(example)
     settings = describe(request, setup)
     folder = RunFolder(request.output, settings, request.overwrite)
+    check_writable(request.output)
     print("\n".join(f"{key:14} {value}" for key, value in settings.items()), file=sys.stderr)
     if request.dry_run:
         return 0
-    check_writable(request.output)
     folder.start()
     left = [subject for subject in subjects if subject.name not in folder.images]
     if len(left) < len(subjects):
@@ -140,10 +126,9 @@ def run_batches(request: Request, setup: Setup, folder: RunFolder, subjects: Seq
     total, failures = math.ceil(len(items) / request.batch_size) * request.row.steps, 0
     with tqdm(total=total, unit="step", disable=not items) as bar:
         for batch in batches(items, request.batch_size):
-            result = run_batch(request, setup, batch, gathered, bar)
+            run_batch(request, setup, batch, gathered, bar)
             for subject in finished(batch, gathered, request.samples):
                 failures += write(request, folder, subject, gathered.pop(subject.name))
-            del result
     summarise(folder)
     return 1 if failures else 0
 
@@ -159,7 +144,7 @@ def run_batch(
     batch: Sequence[tuple[Subject, int]],
     gathered: dict[str, Gathered],
     bar: Any,
-) -> RestorationResult:
+) -> None:
     """Solve one batch and file each sample under its image."""
     subjects = [subject for subject, _ in batch]
     operator = build_operator(request, setup, subjects)
@@ -192,7 +177,6 @@ def run_batch(
         kept.enlarged = operator.enlarge(y)[b].cpu()
         if b in result.failed:
             kept.failed[sample] = result.failed[b]
-    return result
 
 
 def residual_unit(request: Request, operator: Operator, y: Tensor) -> Tensor:
@@ -204,64 +188,6 @@ def residual_unit(request: Request, operator: Operator, y: Tensor) -> Tensor:
 def finished(batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered], samples: int) -> list[Subject]:
     subjects = {subject.name: subject for subject, _ in batch}
     return [s for name, s in subjects.items() if len(gathered[name].samples) == samples]
-
-
-def write(request: Request, folder: RunFolder, subject: Subject, kept: Gathered) -> bool:
-    """Write an image's files and entry; True if one of its samples left the finite numbers."""
-    entry: dict[str, Any] = {
-        "input": subject.source,
-        "input_sha256": subject.sha256,
-        "seed": request.seed,
-        "seconds": round(kept.seconds, 3),
-    }
-    if kept.failed:
-        where = ", ".join(f"sample {s} at step {step}" for s, step in kept.failed.items())
-        print(f"solve: {subject.name} left the finite numbers ({where})", file=sys.stderr)
-        folder.finish(subject.name, {}, {}, {**entry, "failed": kept.failed})
-        return True
-    pictures, metrics = picture_set(request, subject, kept)
-    entry |= {
-        "residual": kept.residuals[0][-1],
-        "residuals": kept.residuals,
-        **metrics,
-        "restoration_sha256": sha256(pictures["restoration"].tobytes()),
-    }
-    folder.finish(subject.name, pictures, {"measurement": kept.y}, entry)
-    return False
-
-
-def picture_set(request: Request, subject: Subject, kept: Gathered) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The pictures of an image by kind, and its metrics where there is a truth."""
-    stack = torch.stack([kept.samples[s] for s in sorted(kept.samples)]).clamp(-1, 1)
-    enlarged, mean = kept.enlarged, stack.mean(dim=0)
-    pictures: dict[str, Any] = {"restoration": to_uint8(stack[0]), "measurement": to_uint8(kept.y)}
-    tiles: list[tuple[str, Any]] = [("measurement", enlarged), ("restoration", stack[0])]
-    if len(stack) > 1:
-        pictures |= {f"sample{s}": to_uint8(x) for s, x in enumerate(stack) if s > 0}
-        spread = stack.std(dim=0).mean(dim=0, keepdim=True)
-        pictures |= {"mean": to_uint8(mean), "std": to_uint8((spread / spread.max().clamp_min(1e-6)) * 2 - 1)}
-        tiles += [
-            (f"mean of {len(stack)}", mean),
-            (
-                f"std, white = {127.5 * float(spread.max()):.0f} of 255",
-                spread / spread.max().clamp_min(1e-6) * 2 - 1,
-            ),
-        ]
-    metrics: dict[str, Any] = {}
-    if request.measurement is None:
-        truth = to_uint8(subject.image)
-        tiles = [("truth", truth), *tiles, error_map(stack[0].numpy(), subject.image)]
-        metrics = {
-            kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)}
-            for kind, p in [
-                ("restoration", pictures["restoration"]),
-                ("measured", to_uint8(enlarged)),
-                *([("mean", pictures["mean"])] if len(stack) > 1 else []),
-            ]
-        }
-    pictures["comparison"] = comparison(tiles)
-    pictures["residual"] = residual_curve(kept.residuals[0], level=1.0 if request.sigma else None)
-    return pictures, {"metrics": metrics}
 
 
 def describe(request: Request, setup: Setup) -> dict[str, Any]:
@@ -303,14 +229,3 @@ def weights_hash(prior: Prior) -> str:
     networks = [prior.unet, *([prior.vae] if isinstance(prior, LatentPrior) else [])]
     tensors = (t for network in networks for t in network.state_dict().values())
     return sha256(np.ascontiguousarray(t.detach().cpu().numpy()).tobytes() for t in tensors)
-
-
-def summarise(folder: RunFolder) -> None:
-    for name, entry in folder.images.items():
-        found = entry.get("metrics", {})
-        scores = "; ".join(f"{kind} {m['psnr']:.2f} dB, SSIM {m['ssim']:.3f}" for kind, m in found.items())
-        print(f"{name}: {scores or 'failed' if 'failed' in entry else scores or 'restored'}")
-    print(f"written to {folder.folder}")
-
-
-__all__ = ["Blur", "Inpainting", "list_layers", "restore"]

@@ -25,7 +25,7 @@ from pag_inverse.config import (
 from pag_inverse.images import list_images
 
 EMBEDDED = {"dps": "pixel", "psld": "latent"}
-DEFAULT_PHOTOGRAPH = "coffee"
+DEFAULT_PHOTOGRAPH = "astronaut"
 
 
 @dataclass(frozen=True)

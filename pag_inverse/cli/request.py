@@ -183,7 +183,10 @@ def _sigma(args: argparse.Namespace, task: TaskConfig) -> float | None:
 
 
 def _prior(args: argparse.Namespace) -> str:
-    return args.prior or EMBEDDED.get(args.solver, "pixel")
+    prior = args.prior or EMBEDDED.get(args.solver, "pixel")
+    if prior not in PRIORS and not Path(prior).exists():
+        raise ValueError(f"unknown prior {prior!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
+    return str(prior)
 
 
 def _inputs(args: argparse.Namespace) -> tuple[Path, ...]:

@@ -194,7 +194,7 @@ def write_weights(trainer: Trainer, args: argparse.Namespace) -> None:
     model: Any = trainer.model
     model.load_state_dict(trainer.ema.shadow)
     if args.kind == "autoencoder":
-        model.register_to_config(scaling_factor=round(1 / latent_deviation(model, args), 5))
+        model.register_to_config(scaling_factor=round(1 / latent_deviation(trainer), 5))
     model.to("cpu").half().save_pretrained(args.output / ("vae" if args.kind == "autoencoder" else "unet"))
     if args.kind == "latent":
         shutil.copytree(args.autoencoder, args.output / "vae", dirs_exist_ok=True)
@@ -206,15 +206,14 @@ def write_weights(trainer: Trainer, args: argparse.Namespace) -> None:
     write_whole(args.output / "README.md", model_card(trainer, args).encode())
 
 
-def latent_deviation(model: Any, args: argparse.Namespace) -> float:
-    """The standard deviation of the latents of 64 training crops."""
+def latent_deviation(trainer: Trainer) -> float:
+    """The standard deviation of the latents of the first training batches."""
     import torch
 
-    from pag_inverse.training import Crops, split_held_out
-
-    data = Crops(split_held_out(args.data)[0], ((128, 1.0),), 16, args.seed)
+    batches = [trainer.data(step).to(trainer.device) for step in range(16)]
+    model: Any = trainer.model
     with torch.no_grad():
-        return float(torch.cat([model.encode(data(k).to(args.device)).latent_dist.mean for k in range(4)]).std())
+        return float(torch.cat([model.encode(x).latent_dist.mean.flatten() for x in batches]).std())
 
 
 def model_card(trainer: Trainer, args: argparse.Namespace) -> str:

@@ -133,7 +133,7 @@ def test_classifier_free_guidance_beside_pag(tiny_sd: LatentPrior, recordings) -
     )
 
 
-@pytest.mark.parametrize(("s", "cfg", "condition"), [(-1.0, 1.0, False), (float("nan"), 1.0, False), (1.0, 2.0, False)])
-def test_guidance_that_cannot_be(s: float, cfg: float, condition: bool) -> None:
+@pytest.mark.parametrize(("s", "cfg"), [(-1.0, 1.0), (float("nan"), 1.0), (1.0, 2.0)])
+def test_guidance_that_cannot_be(s: float, cfg: float) -> None:
     with pytest.raises(ValueError, match=r"(s|cfg) is"):
         PerturbedAttentionGuidance(s, [LAYER], cfg=cfg)

@@ -52,7 +52,7 @@ def read_measurement(path: Path) -> NDArray[np.float32]:
     return np.asarray(array, dtype=np.float32)
 
 
-def own_operator(request: Request, size: int) -> Operator:
+def own_operator(request: Request) -> Operator:
     """The operator of the user's measurement: its mask or kernel, the task's settings otherwise."""
     assert request.measurement is not None
     _, height, width = read_measurement(request.measurement).shape

@@ -101,7 +101,7 @@ def _prior(request: Request) -> Prior:
 def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
     """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
     if request.measurement is not None:
-        operator = own_operator(request, setup.size)
+        operator = own_operator(request)
     else:
         rngs = [operator_rng(request.seed, subject.name) for subject in subjects]
         shape = (3, setup.size, setup.size)
@@ -111,12 +111,11 @@ def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) 
 
 def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequence[Subject]) -> Tensor:
     """y = A(x) + n with each image's own noise; or the user's measurement, multiplied by its mask."""
+    images = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
     if request.measurement is not None:
-        y = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
-        return y * operator.measured(y)
-    x = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
+        return images * operator.measured(images)
     seeds = [stream_seed(request.seed, subject.name, "measurement") for subject in subjects]
-    y = setup.noise(operator.forward(x), batch_draw(seeds, request.device))
+    y = setup.noise(operator.forward(images), batch_draw(seeds, request.device))
     return y if request.task.noise_in_hole else y * operator.measured(y)
 
 

@@ -166,7 +166,14 @@ def load_init(model: nn.Module, path: Path | None) -> None:
     if path is not None:
         from safetensors.torch import load_file
 
-        model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+        weights, own = load_file(path), model.state_dict()
+        other = sorted(k for k in {**weights, **own} if k not in weights or k not in own or weights[k].shape != own[k].shape)
+        if other:
+            raise ValueError(
+                f"--init {path} holds another network: {len(other)} tensors are missing, extra or of another shape, "
+                f"the first {other[0]}"
+            )
+        model.load_state_dict({k: v.float() for k, v in weights.items()})
 
 
 def latent_encoder(folder: Path, device: torch.device) -> Callable[[Tensor, torch.Generator], Tensor]:

@@ -22,3 +22,15 @@ def ssim(picture: Picture, truth: Picture) -> float:
 
     found: Any = structural_similarity(truth, picture, channel_axis=2, data_range=255)
     return float(found)
+
+
+def sharpness(picture: Picture, truth: Picture) -> float:
+    """Mean gradient magnitude of a picture relative to the truth's: below 1 is blurred, above 1 grainy or ringing."""
+    return gradient_magnitude(picture) / max(gradient_magnitude(truth), 1e-12)
+
+
+def gradient_magnitude(picture: Picture) -> float:
+    """The mean length of the forward differences of a picture (H, W, 3), uint8, over pixels and channels."""
+    x = picture.astype(np.float64)
+    down, right = np.diff(x, axis=0)[:, :-1], np.diff(x, axis=1)[:-1]
+    return float(np.hypot(down, right).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pag_inverse.yaml_reader import check_choice, check_number, check_whole
 
@@ -63,6 +63,15 @@ class Hyperparameters:
         check_whole("steps", self.steps, minimum=1, maximum=TRAINING_STEPS)
         if self.gamma is not None:
             check_number("gamma", self.gamma)
+
+    def at_side(self, side: float, tuned: int = 256) -> Hyperparameters:
+        """The row for pictures of another side than it was tuned for.
+
+        The gradient of a norm keeps its length whatever the number of pixels n, while the distance a sample must go
+        grows as sqrt(n): eta and gamma grow with the side.
+        """
+        scale = side / tuned
+        return replace(self, eta=self.eta * scale, gamma=None if self.gamma is None else self.gamma * scale)
 
 
 @dataclass(frozen=True)

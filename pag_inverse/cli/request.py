@@ -26,14 +26,20 @@ from pag_inverse.images import list_images
 
 EMBEDDED = {"dps": "pixel", "psld": "latent"}
 DEFAULT_PHOTOGRAPH = "astronaut"
+TUNED_SIDE = 256  # of the embedded priors' rows; the published tables hold for one side
 
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a run is set to. `inputs` is empty for the bundled photograph; `row` has every override in it."""
+    """Everything a run is set to. `inputs` is empty for the bundled photograph; `row` has every override in it.
+
+    `tuned_side`: the side of the pictures whose step sizes `row` holds, where they shall follow the picture's own;
+    None where they are meant as they are.
+    """
 
     task: TaskConfig
     row: Hyperparameters
+    tuned_side: int | None
     prior: str
     inputs: tuple[Path, ...]
     measurement: Path | None
@@ -70,6 +76,7 @@ def resolve(args: argparse.Namespace) -> Request:
     return Request(
         task=task,
         row=_row(args, task),
+        tuned_side=TUNED_SIDE if task.dataset == "natural" and args.eta is args.gamma is None else None,
         prior=_prior(args),
         inputs=_inputs(args),
         measurement=args.measurement,

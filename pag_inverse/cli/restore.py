@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidanc
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.restoration import solve
-from pag_inverse.solvers import Solver, StepOutput, make_solver
+from pag_inverse.solvers import StepOutput, make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 
@@ -32,7 +32,6 @@ class Setup:
     """The objects of a run."""
 
     prior: Prior
-    solver: Solver
     guidance: Guidance
     noise: Noise
     size: int
@@ -53,7 +52,8 @@ def restore(request: Request) -> int:
     subjects = read_subjects(request, setup.size)
     example = build_operator(request, setup, subjects[:1])
     setup.prior.state_shape(example.in_shape)
-    setup.solver.check(example)
+    request = at_picture_size(request, example)
+    make_solver(request.task.solver, request.row).check(example)
     settings = describe(request, setup)
     folder = RunFolder(request.output, settings, request.overwrite)
     check_writable(request.output)
@@ -81,7 +81,15 @@ def wire(request: Request) -> Setup:
         guidance = NoGuidance(condition)
     sigma = request.sigma
     noise = make_noise("gaussian", sigma) if sigma else make_noise("none")
-    return Setup(prior, make_solver(request.task.solver, row), guidance, noise, request.size or prior.image_size)
+    return Setup(prior, guidance, noise, request.size or prior.image_size)
+
+
+def at_picture_size(request: Request, operator: Operator) -> Request:
+    """The request with the step sizes of a row of the embedded priors brought to the size of the pictures."""
+    if request.tuned_side is None:
+        return request
+    _, height, width = operator.in_shape
+    return replace(request, row=request.row.at_side(math.sqrt(height * width), request.tuned_side), tuned_side=None)
 
 
 def _prior(request: Request) -> Prior:
@@ -160,7 +168,7 @@ def run_batch(
         y,
         operator,
         setup.prior,
-        setup.solver,
+        make_solver(request.task.solver, request.row),
         setup.guidance,
         noise=setup.noise,
         steps=request.row.steps,

@@ -167,7 +167,8 @@ def load_init(model: nn.Module, path: Path | None) -> None:
         from safetensors.torch import load_file
 
         weights, own = load_file(path), model.state_dict()
-        other = sorted(k for k in {**weights, **own} if k not in weights or k not in own or weights[k].shape != own[k].shape)
+        shapes = [{key: tuple(tensor.shape) for key, tensor in held.items()} for held in (weights, own)]
+        other = sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()})
         if other:
             raise ValueError(
                 f"--init {path} holds another network: {len(other)} tensors are missing, extra or of another shape, "

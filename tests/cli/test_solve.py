@@ -53,6 +53,15 @@ def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> Non
     assert 0 < entry["metrics"]["restoration"]["psnr"] < 60 and len(entry["residuals"]["0"]) == 2
 
 
+def test_tuned_step_sizes_follow_the_size_of_the_picture_and_given_ones_do_not(here: Path) -> None:
+    args = ["--task", "gaussian_deblur", "--solver", "psld", "--steps", "1"]
+    for name, more in (("128", ["--size", "128"]), ("64", ["--size", "64"]), ("given", ["--size", "64", "--eta", "3"])):
+        assert command.main([*args, *more, "--output", name]) == 0
+    large, small, given = (manifest(here / name)["settings"] for name in ("128", "64", "given"))
+    assert small["eta"] == pytest.approx(large["eta"] / 2) and small["gamma"] == pytest.approx(large["gamma"] / 2)
+    assert given["eta"] == 3.0 and given["gamma"] == pytest.approx(4 * small["gamma"])
+
+
 def test_the_same_command_gives_the_same_picture_and_finished_images_are_kept(photograph: Path, here: Path) -> None:
     args = ["--task", "gaussian_deblur", "--solver", "dps", "--input", str(photograph), *QUICK]
     assert command.main([*args, "--output", "a"]) == command.main([*args, "--output", "b"]) == 0

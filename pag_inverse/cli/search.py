@@ -1,0 +1,155 @@
+"""Search the row of a prior: try every setting of a grid of step sizes and guidance on training pictures.
+
+Each setting restores the same measurements; one line of JSON each, and a setting that is there already is not tried
+again. Use training pictures only: a row found on test pictures flatters itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pag_inverse.cli.arguments import Parser, fail
+from pag_inverse.config import PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+
+EMBEDDED = {"dps": "pixel", "psld": "latent"}
+EXAMPLES = """examples:
+  python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
+  python scripts/search.py --task motion_deblur --solver psld --data photographs --output runs/search \\
+      --eta 4 8 --gamma-ratio 0.1 0.3 --pag 0 2 5 --layers mid_block.attentions.0 --steps 60
+"""
+
+
+def parser() -> Parser:
+    p = Parser("search", __doc__, EXAMPLES)
+    p.add_argument("--task", choices=TASKS, required=True)
+    p.add_argument("--solver", choices=SOLVERS, required=True)
+    p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default pixel (dps) or latent (psld)")
+    p.add_argument("--data", type=Path, required=True, help="folder of training pictures, searched below it too")
+    p.add_argument("--output", type=Path, required=True, help="folder that gathers the lines")
+    p.add_argument("--pictures", type=int, default=4, help="how many, spread evenly over the folder")
+    p.add_argument("--samples", type=int, default=2, help="posterior samples of each measurement")
+    p.add_argument("--size", type=int, default=128, help="side cut out of 256; step sizes are given for 256")
+    p.add_argument("--eta", type=float, nargs="+", required=True)
+    p.add_argument("--gamma-ratio", type=float, nargs="+", default=[0.1], help="gamma over eta (PSLD)")
+    p.add_argument("--pag", type=float, nargs="+", default=[0.0], metavar="S")
+    p.add_argument("--layers", nargs="+", default=[], metavar="LAYER,...", help="each a set of layers to perturb")
+    p.add_argument("--steps", type=int, nargs="+", default=[100])
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="cpu")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Try what is not there yet, then print the table."""
+    args = parser().parse_args(argv)
+    try:
+        rows = list(grid(args))
+        search(args, rows)
+    except (ValueError, OSError) as error:
+        return fail("search", error)
+    except KeyboardInterrupt:
+        print("search: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
+    """Every setting once; layers and gamma do not multiply those that have none."""
+    if any(args.pag) and not args.layers:
+        raise ValueError("--layers is needed with --pag above 0")
+    for name in ("pictures", "samples", "size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    ratios = args.gamma_ratio if args.solver == "psld" else [None]
+    for steps, eta, ratio, s in itertools.product(args.steps, args.eta, ratios, args.pag):
+        for layers in args.layers if s > 0 else [""]:
+            named = tuple(layers.split(",")) if layers else ()
+            gamma = None if ratio is None else eta * ratio
+            yield Hyperparameters(eta, gamma, s, named, steps, SolverOptions())
+
+
+def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
+    from tqdm import tqdm
+
+    from pag_inverse.cli import trials
+    from pag_inverse.priors import load_prior
+    from pag_inverse.training import split_held_out
+
+    training, _ = split_held_out(args.data)
+    files = training[:: max(1, len(training) // args.pictures)][: args.pictures]
+    task = load_task(args.task, None, args.solver, image_size=trials.SIDE, pag=False)
+    prior = load_prior(args.prior or EMBEDDED[args.solver], device=args.device)
+    truths = trials.read_truths(files, args.size).to(args.device)
+    problem = trials.make_problem(task, [f.stem for f in files], truths, args.seed)
+    args.output.mkdir(parents=True, exist_ok=True)
+    log = args.output / "search.jsonl"
+    done = read_lines(log)
+    print(f"{len(rows)} settings on {', '.join(problem.names)}", file=sys.stderr)
+    for row in rows:
+        key = {**describe(args), **asdict(row), "layers": list(row.layers)}
+        if any(entry["setting"] == key for entry in done):
+            continue
+        with tqdm(total=row.steps * args.samples, unit="step", leave=False) as bar:
+            scaled = row.at_side(args.size)
+            found = trials.restore_samples(problem, prior, args.solver, scaled, args.samples, bar.update)
+        entry = {"setting": key, **measure(problem, found)}
+        done.append(entry)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    enlarged = trials.mean(trials.scores(problem, problem.operator.enlarge(problem.y).clamp(-1, 1))["psnr"])
+    print(table([e for e in done if all(e["setting"][k] == v for k, v in describe(args).items())], enlarged))
+
+
+def describe(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("task", "solver", "prior", "pictures", "samples", "size", "seed")
+    return {**{n: getattr(args, n) for n in names}, "data": str(args.data)}
+
+
+def measure(problem: Any, found: Any) -> dict[str, float]:
+    """What is compared: single samples and the mean of all, averaged over the pictures."""
+    from pag_inverse.cli import trials
+
+    singles = [trials.scores(problem, x) for x in found.samples]
+    together = trials.scores(problem, found.samples.mean(dim=0))
+    one = {name: trials.mean([v for s in singles for v in s[name]]) for name in ("psnr", "ssim", "sharpness")}
+    return {
+        "mean_psnr": trials.mean(together["psnr"]),
+        "mean_ssim": trials.mean(together["ssim"]),
+        **one,
+        "residual": float(found.residuals.mean()),
+        "seconds": round(found.seconds, 2),
+    }
+
+
+def read_lines(log: Path) -> list[dict[str, Any]]:
+    """The settings tried so far; a line cut short by a kill is tried again."""
+    entries = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return entries
+
+
+def table(entries: list[dict[str, Any]], measurement: float) -> str:
+    """Best mean first, beside what was measured."""
+    lines = ["  eta  gamma    s steps  mean dB  single dB  sharpness  residual  s/image  layers"]
+    for e in sorted(entries, key=lambda e: -e["mean_psnr"]):
+        r = e["setting"]
+        lines.append(
+            f"{r['eta']:5g} {r['gamma'] or 0:6.3g} {r['s']:4g} {r['steps']:5d} {e['mean_psnr']:8.2f} {e['psnr']:10.2f} "
+            f"{e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:8.1f}  {' '.join(r['layers'])}"
+        )
+    return "\n".join([*lines, f"measurement, enlarged: {measurement:.2f} dB"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

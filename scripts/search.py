@@ -1,0 +1,8 @@
+"""Launch the restoration of pictures; see pag_inverse/cli/search.py."""
+
+import sys
+
+from pag_inverse.cli.search import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len  # type: ignore[import-untyped]
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from operators.base import Array, Operator, Settings, Shape, as_tensor

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d  # type: ignore[import-untyped]
+from scipy.ndimage import gaussian_filter1d
 
 from operators.base import is_whole
 

@@ -1,4 +1,4 @@
-"""Launch the restoration of pictures; see pag_inverse/cli/search.py."""
+"""Launch the search of step sizes and guidance; see pag_inverse/cli/search.py."""
 
 import sys
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -79,6 +78,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     from tqdm import tqdm
 
     from pag_inverse.cli import trials
+    from pag_inverse.json_lines import append_line, read_lines
     from pag_inverse.priors import load_prior
     from pag_inverse.training import split_held_out
 
@@ -90,7 +90,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     problem = trials.make_problem(task, [f.stem for f in files], truths, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     log = args.output / "search.jsonl"
-    done = read_lines(log)
+    done, _ = read_lines(log)
     print(f"{len(rows)} settings on {', '.join(problem.names)}", file=sys.stderr)
     for row in rows:
         key = {**describe(args), **asdict(row), "layers": list(row.layers)}
@@ -101,8 +101,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
             found = trials.restore_samples(problem, prior, args.solver, scaled, args.samples, bar.update)
         entry = {"setting": key, **measure(problem, found)}
         done.append(entry)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_line(log, entry)
     enlarged = trials.mean(trials.scores(problem, problem.operator.enlarge(problem.y).clamp(-1, 1))["psnr"])
     print(table([e for e in done if all(e["setting"][k] == v for k, v in describe(args).items())], enlarged))
 
@@ -126,17 +125,6 @@ def measure(problem: Any, found: Any) -> dict[str, float]:
         "residual": float(found.residuals.mean()),
         "seconds": round(found.seconds, 2),
     }
-
-
-def read_lines(log: Path) -> list[dict[str, Any]]:
-    """The settings tried so far; a line cut short by a kill is tried again."""
-    entries = []
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return entries
 
 
 def table(entries: list[dict[str, Any]], measurement: float) -> str:

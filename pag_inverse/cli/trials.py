@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ class Problem:
     def unit(self) -> Tensor:
         """sigma sqrt(m) of each image: what ||y - A x|| is for the truth."""
         return self.noise.sigma * self.operator.measured(self.y).flatten(1).sum(dim=1).sqrt()
+
+    @torch.no_grad()
+    def residual(self, x: Tensor) -> Tensor:
+        """||y - A x|| / (sigma sqrt(m)) over what was measured, one an image."""
+        left = (self.y - self.operator.forward(x)) * self.operator.measured(self.y)
+        return left.flatten(1).norm(dim=1) / self.unit()
+
+    def single(self, b: int) -> Problem:
+        """The problem of one picture of the batch."""
+        operator, part = self.operator.select([b]), slice(b, b + 1)
+        return replace(self, names=(self.names[b],), truths=self.truths[part], operator=operator, y=self.y[part])
 
 
 @dataclass(frozen=True)
@@ -83,13 +95,19 @@ def restore_samples(
     solver: str,
     row: Hyperparameters,
     samples: int,
-    tick: Callable[[int], None] = lambda _: None,
+    tick: Callable[[int], object] = lambda _: None,
+    first: int = 0,
 ) -> Restorations:
-    """Posterior samples of each measurement, one sample of every picture in a batch; `tick(1)` after each step."""
-    import time
+    """Posterior samples of each measurement, from number `first` on, one sample of every picture in a batch.
+
+    `tick(1)` is called after each step.
+    """
+
+    def show(*_: object) -> None:
+        tick(1)
 
     begun, xs, residuals = time.monotonic(), [], []
-    for sample in range(samples):
+    for sample in range(first, first + samples):
         result = solve(
             problem.y,
             problem.operator,
@@ -99,12 +117,10 @@ def restore_samples(
             noise=problem.noise,
             steps=row.steps,
             seeds=[stream_seed(problem.seed, name, "sampling", sample) for name in problem.names],
-            callback=lambda *_: tick(1),
+            callback=show,
         )
         xs.append(result.x.clamp(-1, 1))
-        with torch.no_grad():
-            left = (problem.y - problem.operator.forward(xs[-1])) * problem.operator.measured(problem.y)
-        residuals.append(left.flatten(1).norm(dim=1) / problem.unit())
+        residuals.append(problem.residual(xs[-1]))
     seconds = (time.monotonic() - begun) / (samples * len(problem.names))
     return Restorations(torch.stack(xs), torch.stack(residuals), seconds)
 

@@ -1,0 +1,170 @@
+"""Hold the embedded priors against classical restoration: every task and solver, with PAG and without.
+
+Classical methods are tuned on training pictures first. Every restoration is saved when it is done, and the same command
+goes on where it was stopped; the page is written anew each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pag_inverse.cli.arguments import Parser, fail
+from pag_inverse.config import SOLVERS, TASKS, Hyperparameters, load_task
+
+if TYPE_CHECKING:
+    from pag_inverse.cli.ledger import Ledger
+    from pag_inverse.cli.trials import Problem
+
+EMBEDDED = {"dps": "pixel", "psld": "latent"}
+EXAMPLES = """examples:
+  python scripts/evidence.py --data test_pictures --training training_pictures --output runs/evidence
+  python scripts/evidence.py --data faces --training photographs --output runs/faces --samples 4 --tasks gaussian_deblur
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One restoration: of which measurement, by what, and which of its samples."""
+
+    task: str
+    method: str
+    picture: str
+    sample: int
+
+
+def parser() -> Parser:
+    p = Parser("evidence", __doc__, EXAMPLES)
+    p.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE|DIR", help="pictures to restore")
+    p.add_argument("--training", type=Path, required=True, help="folder of pictures to tune classical methods on")
+    p.add_argument("--output", type=Path, required=True)
+    p.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    p.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    p.add_argument("--samples", type=int, default=16, help="of the solvers in --many")
+    p.add_argument("--many", nargs="*", default=["dps_pag"], help="methods with several samples; others have one")
+    p.add_argument("--tuning-pictures", type=int, default=6)
+    p.add_argument("--size", type=int, default=256, help="a smaller side is cut out of 256")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--page-only", action="store_true", help="write the page of what is there")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Restore what is missing, cheapest first, then write the page."""
+    args = parser().parse_args(argv)
+    try:
+        gather(args)
+    except (ValueError, OSError) as error:
+        return fail("evidence", error)
+    except KeyboardInterrupt:
+        print("evidence: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def methods(solvers: list[str]) -> list[str]:
+    return [f"{solver}{suffix}" for solver in solvers for suffix in ("_pag", "")]
+
+
+def gather(args: argparse.Namespace) -> None:
+    from pag_inverse.cli.evidence_page import write_page
+    from pag_inverse.cli.ledger import Ledger
+
+    if args.samples < 1:
+        raise ValueError(f"--samples is {args.samples}; it must be at least 1")
+    unknown = sorted(set(args.many) - set(methods(list(SOLVERS))))
+    if unknown:
+        raise ValueError(f"--many {unknown[0]}; there are {', '.join(methods(list(SOLVERS)))}")
+    files = pictures(args.data)
+    ledger = Ledger(args.output, {"size": args.size, "seed": args.seed, "pictures": [f.stem for f in files]})
+    if not args.page_only:
+        problems = {task: build_problem(args, task, files) for task in args.tasks}
+        for task, problem in problems.items():
+            restore_classically(args, task, problem, ledger)
+        restore_with_priors(args, problems, ledger)
+    print(f"written to {write_page(ledger)}")
+
+
+def pictures(paths: list[Path]) -> list[Path]:
+    from pag_inverse.images import list_images
+
+    files = [f for path in paths for f in (list_images(path) if path.is_dir() else [path])]
+    names = [f.stem for f in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two pictures are named {twice[0]}")
+    return files
+
+
+def build_problem(args: argparse.Namespace, task: str, files: list[Path]) -> Problem:
+    from pag_inverse.cli import trials
+
+    settings = load_task(task, None, "dps", image_size=trials.SIDE, pag=False)
+    truths = trials.read_truths(files, args.size).to(args.device)
+    return trials.make_problem(settings, [f.stem for f in files], truths, args.seed)
+
+
+def restore_classically(args: argparse.Namespace, task: str, problem: Problem, ledger: Ledger) -> None:
+    """Tune each classical method of the task on training pictures, once, then apply it."""
+    from pag_inverse.cli import baselines
+    from pag_inverse.training import split_held_out
+
+    missing = [name for name in baselines.of(task) if f"{task}.{name}" not in ledger.tuned]
+    if missing:
+        training, _ = split_held_out(args.training)
+        every = max(1, len(training) // args.tuning_pictures)
+        example = build_problem(args, task, training[::every][: args.tuning_pictures])
+        for name in missing:
+            ledger.tune(f"{task}.{name}", baselines.tune(task, name, example))
+    for b, picture in enumerate(problem.names):
+        if not ledger.has_truth(picture):
+            ledger.save_truth(picture, problem.truths[b])
+        alone = problem.single(b)
+        for name in baselines.of(task):
+            cell = Cell(task, name, picture, 0)
+            if cell not in ledger:
+                image = baselines.apply(name, alone, ledger.tuned[f"{task}.{name}"])
+                ledger.add(cell, image[0], problem.truths[b], float(alone.residual(image)))
+
+
+def restore_with_priors(args: argparse.Namespace, problems: dict[str, Problem], ledger: Ledger) -> None:
+    """One sample of every picture first, then the further ones: a page is of use early."""
+    from tqdm import tqdm
+
+    from pag_inverse.cli import trials
+    from pag_inverse.priors import load_prior
+
+    priors = {solver: load_prior(EMBEDDED[solver], device=args.device) for solver in args.solvers}
+    left = [cell for cell in cells(args, problems) if cell not in ledger]
+    steps = {cell: row_of(cell.task, cell.method).steps for cell in left}
+    with tqdm(total=sum(steps.values()), unit="step") as bar:
+        for cell in left:
+            problem = problems[cell.task]
+            b = problem.names.index(cell.picture)
+            solver, row = cell.method.split("_")[0], row_of(cell.task, cell.method).at_side(args.size)
+            alone = problem.single(b)
+            found = trials.restore_samples(alone, priors[solver], solver, row, 1, bar.update, first=cell.sample)
+            ledger.add(cell, found.samples[0, 0], problem.truths[b], float(found.residuals), found.seconds)
+
+
+def cells(args: argparse.Namespace, problems: dict[str, Problem]) -> Iterator[Cell]:
+    for sample in range(args.samples):
+        for method in methods(args.solvers):
+            if sample == 0 or method in args.many:
+                for task, problem in problems.items():
+                    yield from (Cell(task, method, picture, sample) for picture in problem.names)
+
+
+def row_of(task: str, method: str) -> Hyperparameters:
+    solver, _, suffix = method.partition("_")
+    row: Any = load_task(task, "natural", solver, image_size=256, pag=suffix == "pag").hyperparameters
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The folder of a comparison: one PNG and one line of JSON for each restoration, so that nothing is computed twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pag_inverse.images import write_png, write_whole
+from pag_inverse.json_lines import append_line, read_lines
+
+
+class Ledger:
+    """What is done so far, by (task, method, picture, sample); ValueError where the folder holds another comparison.
+
+    `settings.json` says what is compared, `tuned.json` the strengths of classical methods, `cells.jsonl` has a line a
+    restoration, which lies in `images`, and the truths in `truths`. A line is written after its picture.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+        found = self._read("settings.json")
+        if found is not None and found != settings:
+            other = sorted(k for k in {**found, **settings} if found.get(k) != settings.get(k))
+            raise ValueError(f"{folder} holds a comparison with other {', '.join(other)}; give another --output")
+        for name in ("images", "truths"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._write("settings.json", settings)
+        self.tuned: dict[str, Any] = self._read("tuned.json") or {}
+        entries, _ = read_lines(folder / "cells.jsonl")
+        self.entries = {self._key(e): e for e in entries if (folder / e["file"]).is_file()}
+
+    def __contains__(self, cell: Any) -> bool:
+        return self._key(asdict(cell)) in self.entries
+
+    def add(self, cell: Any, image: Tensor, truth: Tensor, residual: float, seconds: float | None = None) -> None:
+        """Save a restoration (3, H, W), then its line with what it scores against the truth."""
+        from pag_inverse.cli.trials import score
+
+        name = f"images/{cell.task}_{cell.method}_{cell.picture}_{cell.sample}.png"
+        write_png(self.folder / name, image)
+        entry = {**asdict(cell), "file": name, **score(image, truth), "residual": residual, "seconds": seconds}
+        append_line(self.folder / "cells.jsonl", entry)
+        self.entries[self._key(entry)] = entry
+
+    def tune(self, name: str, strength: Any) -> None:
+        self.tuned[name] = strength
+        self._write("tuned.json", self.tuned)
+
+    def has_truth(self, picture: str) -> bool:
+        return self.truth(picture).is_file()
+
+    def truth(self, picture: str) -> Path:
+        return self.folder / "truths" / f"{picture}.png"
+
+    def save_truth(self, picture: str, truth: Tensor) -> None:
+        write_png(self.truth(picture), truth)
+
+    def _key(self, entry: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(entry[name] for name in ("task", "method", "picture", "sample"))
+
+    def _read(self, name: str) -> Any:
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _write(self, name: str, content: Any) -> None:
+        write_whole(self.folder / name, json.dumps(content, indent=1).encode())

@@ -1,0 +1,36 @@
+"""Files of JSON lines that several kills and restarts leave readable."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def append_line(path: Path, entry: dict[str, Any]) -> None:
+    """Append one entry in one write and bring it to the disk; a part that a kill left behind is closed off first."""
+    line = json.dumps(entry) + "\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, ("\n" if torn else "").encode() + line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole entries of a file, none where there is no file, and how many lines were damaged."""
+    entries, damaged = [], 0
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict):
+            entries.append(entry)
+        elif line.strip():
+            damaged += 1
+    return entries, damaged

@@ -1,0 +1,8 @@
+"""Launch the comparison with classical restoration; see pag_inverse/cli/evidence.py."""
+
+import sys
+
+from pag_inverse.cli.evidence import main
+
+if __name__ == "__main__":
+    sys.exit(main())

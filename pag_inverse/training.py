@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from pag_inverse.images import SUFFIXES, read_image, to_uint8
@@ -45,13 +46,16 @@ class TrainSettings:
 class Crops:
     """Random crops with flips at native scale, held in memory as uint8; batch k depends on (seed, k) only.
 
-    A batch holds `batch` crops of the smallest side; of a larger side as many as have the same number of pixels.
+    Of several processes each has crops of its own, of one side. A batch holds `batch` crops of the smallest side; of
+    a larger side as many as have the same number of pixels.
     """
 
-    def __init__(self, files: list[Path], crops: tuple[tuple[int, float], ...], batch: int, seed: int) -> None:
+    def __init__(
+        self, files: list[Path], crops: tuple[tuple[int, float], ...], batch: int, seed: int, rank: int = 0
+    ) -> None:
         self.sides = [side for side, _ in crops]
         self.shares = np.cumsum([share for _, share in crops]) / sum(share for _, share in crops)
-        self.batch, self.seed = batch, seed
+        self.batch, self.seed, self.rank = batch, seed, rank
         pictures = [to_uint8(np.asarray(read_image(file))) for file in files]
         self.pictures = [p for p in pictures if min(p.shape[:2]) >= max(self.sides)]
         if not self.pictures:
@@ -61,6 +65,8 @@ class Crops:
         """The batch of this step, (B, 3, side, side), float32 in [-1, 1]."""
         rng = np.random.default_rng([self.seed, step])
         side = self.sides[int(np.searchsorted(self.shares, rng.random(), side="right"))]
+        if self.rank > 0:
+            rng = np.random.default_rng([self.seed, step, self.rank])
         count = max(1, self.batch * min(self.sides) ** 2 // side**2)
         return torch.stack([self._crop(rng, side) for _ in range(count)])
 
@@ -149,11 +155,22 @@ class Trainer:
     ) -> None:
         self.model, self.objective, self.data, self.settings = model.to(device), objective, data, settings
         self.folder, self.device, self.step = folder, device, 0
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self.ema = Ema(model, settings.ema)
 
-    def run(self, save_every: float, validate_every: int, validate: Callable[[Any], dict[str, float]]) -> None:
-        """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss."""
+    def run(
+        self,
+        save_every: float,
+        validate_every: int,
+        validate: Callable[[Any], dict[str, float]],
+        strip_every: int = 0,
+        strip: Callable[[Any, int], dict[str, float]] | None = None,
+    ) -> None:
+        """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss.
+
+        `validate` and `strip`, which draws what the model can do, are given the averaged weights.
+        """
         saved, shown, losses = time.monotonic(), time.monotonic(), []
         while self.step < self.settings.steps:
             losses.append(self.train_step())
@@ -162,6 +179,8 @@ class Trainer:
                 shown, losses = time.monotonic(), []
             if self.step % validate_every == 0:
                 self.log({"validation": self.evaluate(validate)})
+            if strip is not None and strip_every and self.step % strip_every == 0:
+                self.log({"restorations": self.evaluate(lambda model: strip(model, self.step))})
             if time.monotonic() - saved > save_every:
                 self.save()
                 saved = time.monotonic()
@@ -169,7 +188,9 @@ class Trainer:
 
     def train_step(self) -> float:
         """One optimiser step on the batch of this step."""
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
+        generator = torch.Generator().manual_seed(
+            (self.settings.seed * 1_000_003 + self.step) + self.rank * 2_000_000_011
+        )
         x = self.data(self.step).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
@@ -177,11 +198,21 @@ class Trainer:
             loss = self.objective(self.model, x, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.average_gradients()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.ema.update(self.model, self.step)
         self.step += 1
         return float(loss.detach())
+
+    def average_gradients(self) -> None:
+        """The mean over all processes, so that each takes the same step."""
+        if self.world > 1:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in gradients])
+            dist.all_reduce(flat)
+            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.reshape(gradient.shape) / self.world)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision of the network's arithmetic; the weights and their average stay float32."""
@@ -189,7 +220,9 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, validate: Callable[[Any], dict[str, float]]) -> dict[str, float]:
-        """`validate` on the averaged weights."""
+        """`validate` on the averaged weights; the first process does it for all."""
+        if self.rank > 0:
+            return {}
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema.shadow)
         try:
@@ -198,7 +231,14 @@ class Trainer:
         finally:
             self.model.load_state_dict(own)
 
+    def say(self, text: str) -> None:
+        """Print a line, once whatever the number of processes."""
+        if self.rank == 0:
+            print(text, flush=True)
+
     def log(self, entry: dict[str, Any]) -> None:
+        if self.rank > 0:
+            return
         entry = {"step": self.step, **entry}
         print(json.dumps(entry), flush=True)
         with open(self.folder / "log.jsonl", "a") as file:
@@ -212,6 +252,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write `state.pt` whole or not at all."""
+        if self.rank > 0:
+            return
         state = {
             "step": self.step,
             "settings": asdict(self.settings),

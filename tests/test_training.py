@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from diffusers import UNet2DModel
 
 from pag_inverse import load_prior
 from pag_inverse.cli import train_prior as command
+from pag_inverse.cli.strips import draw_strip
 from pag_inverse.images import bundled_photograph, prepare, write_png
 from pag_inverse.priors import architectures
 from pag_inverse.training import Crops, validate_autoencoder
@@ -73,6 +75,40 @@ def test_what_is_written_is_a_prior(photographs: Path, tmp_path: Path) -> None:
     assert latent.betas[-1] == pytest.approx(0.012)
 
 
+def test_two_processes_train_one_model(photographs: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command_line = [*torchrun, str(SCRIPT), *arguments("autoencoder", photographs, tmp_path / "two", steps=4)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command_line, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("starting at step 0") == 1  # one of them speaks
+    assert command.main(arguments("autoencoder", photographs, tmp_path / "one", steps=4)) == 0
+    two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
+    assert any(not torch.equal(two[k], one[k]) for k in one)  # the second one's crops count
+    assert (tmp_path / "two" / "vae" / "config.json").exists()
+
+
+def test_of_several_processes_each_has_crops_of_its_own_and_one_side(photographs: Path) -> None:
+    files, sizes = sorted(photographs.iterdir()), ((32, 0.5), (64, 0.5))
+    first, second = (Crops(files, sizes, batch=4, seed=3, rank=rank) for rank in (0, 1))
+    assert all(first(k).shape == second(k).shape for k in range(20))
+    assert not torch.equal(first(0), second(0))
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent", "autoencoder"])
+def test_a_strip_shows_restorations_and_samples(kind: str, photographs: Path, tmp_path: Path) -> None:
+    vae = architectures.autoencoder()
+    vae.save_pretrained(tmp_path / "vae")
+    model = {"pixel": architectures.pixel_unet, "latent": architectures.latent_unet, "autoencoder": lambda: vae}[kind]()
+    files = sorted(photographs.iterdir())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        gains = draw_strip(model, kind, tmp_path / "vae", files, tmp_path / "strip.png", steps=2)
+    picture = PIL.Image.open(tmp_path / "strip.png")
+    assert picture.size == ((256, 256) if kind == "autoencoder" else (768, 256))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert set(gains) == (set() if kind == "autoencoder" else {"gaussian_deblur", "super_resolution"})
+
+
 def test_the_autoencoder_starts_from_something_that_reconstructs(photographs: Path) -> None:
     validate = validate_autoencoder(sorted(photographs.iterdir()), 96, torch.device("cpu"))
     torch.manual_seed(0)
@@ -99,6 +135,7 @@ def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
         (["--kind", "latent"], "--autoencoder"),
         (["--crops", "512:1"], "512 pixels"),
         (["--steps", "0"], "at least 1"),
+        (["--init", str(SCRIPT)], "--init"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -107,6 +144,7 @@ def test_bad_input_is_one_line(
     assert command.main([*arguments("pixel", photographs, tmp_path / "run"), *change]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_settings_in_the_same_folder(

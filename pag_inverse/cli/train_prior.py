@@ -32,6 +32,8 @@ EXAMPLES = """examples:
   python scripts/train_prior.py --kind pixel --data photographs --output runs/pixel
   python scripts/train_prior.py --kind autoencoder --data photographs --output runs/autoencoder
   python scripts/train_prior.py --kind latent --data photographs --autoencoder runs/autoencoder/vae --output runs/latent
+  torchrun --standalone --nproc-per-node 4 scripts/train_prior.py --kind pixel --data photographs --output runs/pixel \\
+      --device cuda --precision bf16
 """
 
 
@@ -42,7 +44,7 @@ def parser() -> Parser:
     p.add_argument("--output", type=Path, required=True, help="folder of the run; an unfinished run in it goes on")
     p.add_argument("--autoencoder", type=Path, help="folder of a trained autoencoder (kind latent)")
     p.add_argument("--steps", type=int, default=20000)
-    p.add_argument("--batch", type=int, default=16, help="crops of the smallest side in a batch")
+    p.add_argument("--batch", type=int, default=16, help="crops of the smallest side in a batch, for each process")
     p.add_argument("--crops", help="sides and shares, such as 64:0.8,128:0.2")
     p.add_argument("--learning-rate", type=float, default=8e-4)
     p.add_argument("--warmup", type=int, default=200)
@@ -55,6 +57,7 @@ def parser() -> Parser:
     p.add_argument("--device", default="cpu")
     p.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS")
     p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
+    p.add_argument("--strip-every", type=int, default=5000, metavar="STEPS", help="samples and restorations; 0: never")
     return p
 
 
@@ -113,22 +116,56 @@ def train(args: argparse.Namespace, settings: TrainSettings) -> None:
 
     from pag_inverse.training import Crops, Trainer, split_held_out
 
-    device = torch.device(args.device)
+    rank, device = join_processes(args.device)
     training, held_out = split_held_out(args.data)
-    data = Crops(training, settings.crops, settings.batch, settings.seed)
-    args.output.mkdir(parents=True, exist_ok=True)
+    data = Crops(training, settings.crops, settings.batch, settings.seed, rank)
     torch.manual_seed(args.seed)  # the initial weights; everything later has generators of its own
     model, objective, validate = wire(args, settings, held_out, device)
+    args.output.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model, objective, data, settings, args.output, device)
     resumed = trainer.resume()
-    print(
+    trainer.say(
         f"{'going on at' if resumed else 'starting at'} step {trainer.step} of {settings.steps}; "
         f"{len(data.pictures)} pictures, {len(held_out)} held out, "
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters",
-        flush=True,
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
     )
-    trainer.run(args.save_every, args.validate_every, validate)
-    write_weights(trainer, args)
+    strip = strip_of(args, held_out)
+    trainer.run(args.save_every, args.validate_every, validate, args.strip_every, strip)
+    if rank == 0:
+        write_weights(trainer, args)
+    leave_processes()
+
+
+def join_processes(device: str) -> tuple[int, torch.device]:
+    """This process's number and device: 0 and the one asked for, unless `torchrun` started several."""
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, torch.device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    local = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    return dist.get_rank(), torch.device(local)
+
+
+def leave_processes() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def strip_of(args: argparse.Namespace, held_out: list[Path]) -> Callable[[Any, int], dict[str, float]]:
+    """What draws a strip of samples and restorations into the run's folder."""
+    from pag_inverse.cli.strips import draw_strip
+
+    def strip(model: Any, step: int) -> dict[str, float]:
+        return draw_strip(model, args.kind, args.autoencoder, held_out, args.output / f"strip_{step:07d}.png")
+
+    return strip
 
 
 def wire(
@@ -164,9 +201,13 @@ def wire(
 
 def load_init(model: nn.Module, path: Path | None) -> None:
     if path is not None:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        weights, own = load_file(path), model.state_dict()
+        try:
+            weights, own = load_file(path), model.state_dict()
+        except SafetensorError as error:
+            raise ValueError(f"--init {path}: {error}") from error
         shapes = [{key: tuple(tensor.shape) for key, tensor in held.items()} for held in (weights, own)]
         other = sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()})
         if other:

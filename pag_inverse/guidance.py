@@ -52,14 +52,15 @@ class PerturbedAttentionGuidance:
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         prediction = prior.predict(z, t, self.condition)
-        eps = guided = prediction.eps.detach()
+        eps = prediction.eps.detach()
+        guided, pag = eps, 0.0
+        if self.s > 0:  # first, while what the two passes share is at hand
+            pag = self.s * (eps - prior.predict_perturbed(z, t, self.layers, self.condition))
         if self.cfg != 1:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
             guided = eps_null + self.cfg * (eps - eps_null)
-        if self.s > 0:
-            eps_hat = prior.predict_perturbed(z, t, self.layers, self.condition)
-            guided = guided + self.s * (eps - eps_hat)
+        guided = guided + pag
         return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
 
 

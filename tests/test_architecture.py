@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 SETTINGS = {"yaml_reader", "settings", "config"}
-FOUNDATION = {*SETTINGS, "images", "pictures", "schedule", "attention", "streams", "json_lines"}
+FOUNDATION = {*SETTINGS, "images", "pictures", "schedule", "attention", "prefix", "streams", "json_lines"}
 # What each part of pag_inverse may import of it. A new module needs a line, and so a place, here.
 ALLOWED: dict[str, set[str]] = {
     "yaml_reader": set(),
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"images"},
     "schedule": set(),
     "attention": set(),
+    "prefix": {"attention"},
     "streams": set(),
     "json_lines": set(),
     "priors": FOUNDATION,

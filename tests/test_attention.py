@@ -9,6 +9,7 @@ from diffusers.models.attention_processor import Attention, PAGIdentitySelfAttnP
 
 from pag_inverse import LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior
 from pag_inverse.attention import IdentitySelfAttention, perturbed_twin
+from pag_inverse.prefix import completed_before
 from pag_inverse.schedule import BETAS
 
 LAYER = "down_blocks.2.attentions.0"
@@ -137,3 +138,46 @@ def test_classifier_free_guidance_beside_pag(tiny_sd: LatentPrior, recordings) -
 def test_guidance_that_cannot_be(s: float, cfg: float) -> None:
     with pytest.raises(ValueError, match=r"(s|cfg) is"):
         PerturbedAttentionGuidance(s, [LAYER], cfg=cfg)
+
+
+EVERY_LAYER = {
+    "adm": ["down_blocks.2.attentions.0", "mid_block.attentions.0", "up_blocks.0.attentions.1"],
+    "tiny_sd": [
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn1",
+        "down_blocks.1.attentions.1.transformer_blocks.0.attn1",
+        "mid_block.attentions.0.transformer_blocks.0.attn1",
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "layer"), [(name, layer) for name, layers in EVERY_LAYER.items() for layer in layers])
+def test_the_shared_prefix_changes_no_bit(name: str, layer: str, request: pytest.FixtureRequest) -> None:
+    """From the second step on the perturbed pass starts at its first perturbed layer: both ways give the same."""
+    prior = request.getfixturevalue(name)
+    g = torch.Generator().manual_seed(0)
+    z, other = (torch.randn(2, prior.unet.config.in_channels, 32, 32, generator=g) for _ in range(2))
+    expected = {t: prior.predict_perturbed(z, t, [layer]) for t in (500, 20)}  # nothing to reuse: the whole pass
+    called = []
+    handle = prior.unet.conv_in.register_forward_hook(lambda *_: called.append(1))
+    _, prefix = prior._twins[(layer,)]
+    for t in (500, 20):
+        z_t = z.clone().requires_grad_(True)
+        assert not prior.predict(z_t, t).eps.isnan().any() and prefix.recorded
+        assert torch.equal(prior.predict_perturbed(z_t, t, [layer]), expected[t])
+        assert not prefix.recorded  # nothing is held on to
+    handle.remove()
+    assert len(called) == 2
+    prior.predict(other, 500)  # of another state, or of a state that was changed since: no reuse
+    assert torch.equal(prior.predict_perturbed(z, 500, [layer]), expected[500])
+    prior.predict(other, 500)
+    other.copy_(z)
+    assert torch.equal(prior.predict_perturbed(other, 500, [layer]), expected[500])
+
+
+def test_what_comes_before_a_layer(tiny_sd: LatentPrior) -> None:
+    """The whole blocks before it, and inside its own block what it has passed."""
+    layer = "down_blocks.1.attentions.1.transformer_blocks.0.attn1"
+    found = completed_before(tiny_sd.unet, [layer], tiny_sd._try)
+    assert {"conv_in", "time_embedding", "down_blocks.0", "down_blocks.1.attentions.0"} <= set(found)
+    assert "down_blocks.1.attentions.1.transformer_blocks.0.norm1" in found
+    assert not any(name.startswith(("mid_block", "up_blocks", "down_blocks.2")) for name in found)

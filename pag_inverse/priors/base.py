@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
+from pag_inverse.prefix import SharedPrefix
 from pag_inverse.schedule import Floats
 
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -35,7 +37,8 @@ class Prior(abc.ABC):
         self.unet = unet.eval().requires_grad_(False)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
         self.source: Path | None = None  # where it was loaded from
-        self._twins: dict[tuple[str, ...], Any] = {}
+        self._twins: dict[tuple[str, ...], tuple[Any, SharedPrefix]] = {}
+        self._last: tuple[Any, ...] | None = None  # what the prefixes were recorded for
 
     @property
     def device(self) -> torch.device:
@@ -55,15 +58,44 @@ class Prior(abc.ABC):
 
     def predict(self, z: Tensor, t: int, condition: Tensor | None = None) -> Prediction:
         """eps_theta(z, t), with a graph where autograd records; `condition` None is the empty prompt, or none."""
-        return self._split(self._run(self.unet, z, t, condition))
+        prefixes = [prefix for _, prefix in self._twins.values()]
+        for prefix in prefixes:
+            prefix.recording = True
+        try:
+            output = self._run(self.unet, z, t, condition)
+        finally:
+            for prefix in prefixes:
+                prefix.recording = False
+        self._last = (weakref.ref(z), z._version, int(t), condition)
+        return self._split(output)
 
     @torch.no_grad()
     def predict_perturbed(self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None) -> Tensor:
-        """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph."""
+        """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph.
+
+        Right after `predict` of the same z, t and condition it starts at the first of `layers`: what comes before is
+        the same in both passes.
+        """
         key = tuple(layers)
         if key not in self._twins:
-            self._twins[key] = perturbed_twin(self.unet, key)
-        return self._split(self._run(self._twins[key], z.detach(), t, condition)).eps
+            self._twins[key] = perturbed_twin(self.unet, key), SharedPrefix(self.unet, key, self._try)
+        whole, prefix = self._twins[key]
+        reuse = bool(prefix.recorded) and self._is_last(z, t, condition)
+        eps = self._split(self._run(prefix.twin if reuse else whole, z.detach(), t, condition)).eps
+        prefix.recorded.clear()
+        return eps
+
+    def _is_last(self, z: Tensor, t: int, condition: Tensor | None) -> bool:
+        if self._last is None:
+            return False
+        reference, version, last_t, last_condition = self._last
+        return reference() is z and version == z._version and last_t == int(t) and last_condition is condition
+
+    def _try(self, unet: Any) -> Tensor:
+        """One pass of a network over the smallest state it takes well."""
+        side = 2 ** len(self.unet.config.block_out_channels)
+        parameter = next(self.unet.parameters())
+        return self._run(unet, parameter.new_zeros((1, self.unet.config.in_channels, side, side)), 0, None)
 
     def layers(self) -> list[AttentionLayer]:
         """The self-attention layers that can be perturbed."""

@@ -53,14 +53,13 @@ class PerturbedAttentionGuidance:
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         prediction = prior.predict(z, t, self.condition)
         eps = prediction.eps.detach()
-        guided, pag = eps, 0.0
-        if self.s > 0:  # first, while what the two passes share is at hand
-            pag = self.s * (eps - prior.predict_perturbed(z, t, self.layers, self.condition))
+        guided = eps
+        if self.s > 0:  # at once, while what the two passes share is at hand
+            guided = guided + self.s * (eps - prior.predict_perturbed(z, t, self.layers, self.condition))
         if self.cfg != 1:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
-            guided = eps_null + self.cfg * (eps - eps_null)
-        guided = guided + pag
+            guided = guided + (self.cfg - 1) * (eps - eps_null)  # w of Eq. 14 is cfg - 1
         return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
 
 

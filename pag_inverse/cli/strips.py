@@ -35,7 +35,7 @@ def draw_strip(
     truths = trials.read_truths(files[:PICTURES], SIDE).to(next(model.parameters()).device)
     with torch.autocast(truths.device.type, enabled=False):
         if kind == "autoencoder":
-            columns, gains = [truths, model.decode(model.encode(truths).latent_dist.mean).sample], {}
+            columns, gains = [truths, model.decode(model.encode(truths).latent_dist.mean).sample], dict[str, float]()
         else:
             names = [file.stem for file in files[:PICTURES]]
             columns, gains = restorations(as_prior(model, kind, autoencoder), kind, names, truths, steps)

@@ -66,6 +66,7 @@ def test_motion_is_undone(name: str) -> None:
     prior = load_prior({"dps": "pixel", "psld": "latent"}[name])
     row = load_task("motion_deblur", "natural", name, image_size=128, pag=True).hyperparameters
     assert row is not None
+    row = row.at_side(128)
     x, noise = photographs(128)[:2], GaussianNoise(0.05)
     operator = MotionBlur((3, 128, 128), [operator_rng(1, str(i)) for i in range(2)])
     generator = torch.Generator().manual_seed(0)

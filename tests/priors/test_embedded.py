@@ -62,7 +62,7 @@ def test_the_autoencoder_keeps_photographs() -> None:
 
 @pytest.mark.parametrize("name", ["dps", "psld"])
 def test_motion_is_undone(name: str) -> None:
-    """The mean of two samples is nearer to the truth than the measurement: 128 px, 40 steps, the row with PAG."""
+    """The mean of two samples is nearer to the truth than the measurement: 128 px, the row with PAG."""
     prior = load_prior({"dps": "pixel", "psld": "latent"}[name])
     row = load_task("motion_deblur", "natural", name, image_size=128, pag=True).hyperparameters
     assert row is not None
@@ -75,6 +75,7 @@ def test_motion_is_undone(name: str) -> None:
     assert isinstance(solver, (DPS, PSLD))
     guidance = PerturbedAttentionGuidance(row.s, row.layers)
     samples = [
-        solve(y, operator, prior, solver, guidance, noise=noise, steps=40, seeds=[2 * k, 2 * k + 1]).x for k in range(2)
+        solve(y, operator, prior, solver, guidance, noise=noise, steps=row.steps, seeds=[2 * k, 2 * k + 1]).x
+        for k in range(2)
     ]
     assert psnr(torch.stack(samples).mean(dim=0), x) > psnr(y, x)

@@ -122,6 +122,7 @@ class GaussianPrior(Prior):
     def __init__(self, mean: float, std: float, betas: Floats) -> None:
         self.mean, self.std, self.betas, self.name = mean, std, betas, "gaussian"
         self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=3))
+        self._twins = {}
         self.abar = np.cumprod(1 - betas)
 
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -56,7 +56,8 @@ def cached_features(
     except (OSError, ValueError, KeyError, EOFError):
         found = network(picture)
     buffer = io.BytesIO()
-    np.savez(buffer, **{layer: found[layer] for layer in LAYERS})
+    arrays: Any = {layer: found[layer] for layer in LAYERS}
+    np.savez(buffer, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# What torch's reader is known to raise on a file that holds no tensors.
+_DAMAGED = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError)
 BACKBONES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
 
@@ -43,13 +46,11 @@ class Lpips:
 
 def read_weights(path: Path) -> dict[str, Any]:
     """A state dict, read without running code; Unavailable where it is none."""
-    import pickle
-
     import torch
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except _DAMAGED as error:
         raise Unavailable(f"{path}: not readable as weights") from error
     if not isinstance(found, dict):
         raise Unavailable(f"{path}: not a state dict")

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if args.compare is not None:
         from pag_inverse.cli.scoring import print_comparison
 
-        return print_comparison(*args.compare, args.lpips_net)
+        return print_comparison(args.compare[0], args.compare[1], args.lpips_net)
     if args.metrics_only is not None:
         from pag_inverse.cli.scoring import score_again
 

@@ -1,15 +1,13 @@
-"""The report of an evaluation: its figures as report.md and results.csv, and the page report.html."""
+"""The report of an evaluation: its figures as report.md and results.csv; the page is beside it."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pag_inverse.evaluation import Metric
-from pag_inverse.images import write_whole
 from pag_inverse.saved import SavedCell
 from pag_inverse.statistics import estimate
 
@@ -41,17 +39,6 @@ PASTED = (
 )
 COLUMNS = ("cell", "task", "solver", "pag", "metric", "variant", "n", "mean", "low", "high", "spread", "worst", "best")
 Results = Mapping[SavedCell, Sequence[Metric]]
-
-
-def write_report(results: Results, variants: Mapping[str, str]) -> Path:
-    """Write report.md, report.html and results.csv into the root of the cells; the page's path."""
-    from pag_inverse.cli.report_page import page
-
-    root = next(iter(results)).root
-    write_whole(root / "results.csv", results_csv(results, variants).encode())
-    write_whole(root / "report.md", markdown(results, variants).encode())
-    write_whole(root / "report.html", page(results, variants).encode())
-    return root / "report.html"
 
 
 def paper_figure(settings: Mapping[str, Any], metric: str) -> float | None:
@@ -136,8 +123,8 @@ def count(metrics: Sequence[Metric]) -> int:
 
 def notes(results: Results, variants: Mapping[str, str]) -> list[str]:
     """What a reader must know: how each metric is computed, why one is missing, what failed."""
-    found = [f"{TITLES[name]}: {variant}." for name, variant in variants.items()]
-    reasons = dict.fromkeys(f"{TITLES[m.name]} n/a: {m.reason}." for ms in results.values() for m in ms if m.reason)
+    found = _said_once([(TITLES[name], variant) for name, variant in variants.items()])
+    reasons = _said_once([(f"{TITLES[m.name]} n/a", m.reason) for ms in results.values() for m in ms if m.reason])
     failed = [
         f"{cell.name}: {image_id} failed: {entry['error']}."
         for cell in results
@@ -149,6 +136,14 @@ def notes(results: Results, variants: Mapping[str, str]) -> list[str]:
         for c in results
     )
     return [*found, *reasons, *failed, *([PASTED] if box else [])]
+
+
+def _said_once(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """A sentence for each text, after the names that it is said of."""
+    said: dict[str, dict[str, None]] = {}
+    for name, text in pairs:
+        said.setdefault(text, {})[name] = None
+    return [f"{', '.join(names)}: {text}." for text, names in said.items()]
 
 
 def _published(cell: SavedCell) -> bool:

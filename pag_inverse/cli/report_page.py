@@ -26,6 +26,7 @@ from pag_inverse.pictures import residual_curve
 from pag_inverse.saved import SavedCell
 
 OWN_STYLE = """
+table.sortable td { white-space: nowrap }
 th[data-sorts] { cursor: pointer } th[data-sorts]:after { content: " \\2195"; color: #999 }
 img { max-width: 44vw; image-rendering: auto } .curve img { width: 300px; max-width: 90vw }
 thead th { border-bottom: 1px solid #999; vertical-align: bottom } table.settings { font-size: 12px }

@@ -26,7 +26,7 @@ from pag_inverse.cli.results import Gathered
 from pag_inverse.cli.scoring import report, score
 from pag_inverse.images import from_uint8, prepare, read_image, to_uint8
 from pag_inverse.priors import Prior
-from pag_inverse.saved import SavedCell, npy, png
+from pag_inverse.saved import SavedCell, differences, npy, png
 from pag_inverse.shards import FolderLock, Processes, held_beside
 from pag_inverse.solvers import make_solver
 
@@ -71,8 +71,12 @@ def evaluate(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
 def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
     ready = agreed(processes, lambda: prepare_cells(plan, processes, args))
     theirs = processes.gather([cell.settings for cell in ready])
-    if any(settings != theirs[0] for settings in theirs):
-        raise ValueError("the processes were started with different settings")
+    for other in theirs:
+        for one, another in zip(theirs[0], other, strict=False):
+            if said := differences(one, another):
+                raise ValueError(f"the processes were started with different settings: {'; '.join(said)}")
+    if any(len(other) != len(ready) for other in theirs):
+        raise ValueError("the processes were started with different cells")
     lock = agreed(processes, lambda: FolderLock(plan.output / LOCKS / f"rank-{processes.rank:03d}.lock"))
     agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
     restore_cells(ready, processes, args.log_json)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pag_inverse.evaluation import Difference, Instruments, compare, score_cell, summarise
+from pag_inverse.images import write_whole
 from pag_inverse.saved import SavedCell, find_cells
 from pag_inverse.shards import FolderLock
 
@@ -24,11 +25,15 @@ def score(cells: Sequence[SavedCell], args: argparse.Namespace, rank: int, world
 
 
 def report(cells: Sequence[SavedCell], args: argparse.Namespace) -> Path:
-    """Write report.md, report.html and results.csv beside the cells; where they are."""
-    from pag_inverse.cli.report import write_report
+    """Write results.csv, report.md and report.html into the root of the cells; the page's path."""
+    from pag_inverse.cli.report import markdown, results_csv
+    from pag_inverse.cli.report_page import page
 
-    instruments = instruments_of(args)
-    return write_report({cell: summarise(cell, instruments) for cell in cells}, instruments.variants())
+    instruments, root = instruments_of(args), cells[0].root
+    results, variants = {cell: summarise(cell, instruments) for cell in cells}, instruments.variants()
+    for name, text in (("results.csv", results_csv), ("report.md", markdown), ("report.html", page)):
+        write_whole(root / name, text(results, variants).encode())
+    return root / "report.html"
 
 
 def score_again(folder: Path, args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -21,9 +22,9 @@ def test_the_five_lines_run() -> None:
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"`?(--[a-z][a-z-]+)", README))))
 def test_every_flag_exists(flag: str) -> None:
-    from pag_inverse.cli import solve, train_prior
-
-    assert flag in solve.parser().format_help() + train_prior.parser().format_help()
+    commands = (importlib.import_module(f"pag_inverse.cli.{script.stem}") for script in (ROOT / "scripts").glob("*.py"))
+    flags = {name for command in commands for action in command.parser()._actions for name in action.option_strings}
+    assert flag in flags
 
 
 def test_every_picture_exists() -> None:

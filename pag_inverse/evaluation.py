@@ -131,8 +131,9 @@ def paired_metric(name: str, scores: Scores, instruments: Instruments) -> Metric
         missing = instruments.lpips if name == "lpips" and isinstance(instruments.lpips, str) else "no images"
         return Metric(name, reason=missing)
     found = estimate([float(np.mean(samples)) for samples in images])
-    metric = Metric(name, found.n, found.mean, found.mean - found.half, found.mean + found.half)
-    if max(len(samples) for samples in images) == 1:
+    ends = (None, None) if found.n == 1 else (found.mean - found.half, found.mean + found.half)
+    metric = Metric(name, found.n, found.mean, *ends)
+    if max(map(len, images)) == 1:
         return metric
     spread = float(np.mean([np.std(samples, ddof=1) for samples in images if len(samples) > 1]))
     low, high = (float(np.mean([pick(samples) for samples in images])) for pick in (min, max))

@@ -37,6 +37,10 @@ PASTED = (
     "The published PSLD program pastes known pixels of the clean image into its box results, and the paper's box row "
     "probably contains that; nothing is pasted here, so an honest figure reads worse."
 )
+INTRODUCTION = (
+    "Beside each mean its 95 % interval over the images (Student's t). s/image is the time of one restoration; "
+    "images/h what one process restores, with all samples; peak MB the most that a process held."
+)
 COLUMNS = ("cell", "task", "solver", "pag", "metric", "variant", "n", "mean", "low", "high", "spread", "worst", "best")
 Results = Mapping[SavedCell, Sequence[Metric]]
 
@@ -75,7 +79,7 @@ def markdown(results: Results, variants: Mapping[str, str]) -> str:
     rows = [[cell.name, str(count(metrics)), *cells_of(cell, metrics)] for cell, metrics in results.items()]
     parts = [
         "# Evaluation",
-        "Beside each mean its 95 % interval over the images (Student's t).",
+        INTRODUCTION,
         _md_table(head, rows),
         *notes(results, variants),
         "## Settings",

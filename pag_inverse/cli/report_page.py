@@ -11,6 +11,7 @@ import numpy as np
 from pag_inverse.cli.evidence_page import STYLE, figure
 from pag_inverse.cli.report import (
     COST_TITLES,
+    INTRODUCTION,
     TITLES,
     Results,
     cells_of,
@@ -49,8 +50,7 @@ def page(results: Results, variants: Mapping[str, str]) -> str:
     """The whole page."""
     cells = list(results)
     body = [
-        "<h1>Evaluation</h1><p>Beside each mean its 95 % interval over the images (Student's t). A click on a title "
-        "sorts.</p>",
+        f"<h1>Evaluation</h1><p>{html.escape(INTRODUCTION)} A click on a title sorts.</p>",
         results_table(results),
         "".join(f"<p>{html.escape(note)}</p>" for note in notes(results, variants)),
         *(pictures(pair) for pair in pairs(cells)),

@@ -81,7 +81,7 @@ def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int
     agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
     restore_cells(ready, processes, args.log_json)
     processes.gather(None)
-    score([cell.saved for cell in ready], args, processes.rank, processes.world)
+    score([cell.saved for cell in ready], args, processes, ready[0].request.device)
     processes.gather(None)
     failed = failures(ready)
     if processes.rank == 0:

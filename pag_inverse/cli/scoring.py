@@ -9,19 +9,19 @@ from pathlib import Path
 from pag_inverse.evaluation import Difference, Instruments, compare, score_cell, summarise
 from pag_inverse.images import write_whole
 from pag_inverse.saved import SavedCell, find_cells
-from pag_inverse.shards import FolderLock
+from pag_inverse.shards import FolderLock, Processes
 
 
-def instruments_of(args: argparse.Namespace) -> Instruments:
-    device = "cpu" if args.device.startswith("mps") else args.device
+def instruments_of(args: argparse.Namespace, device: str) -> Instruments:
+    device = "cpu" if device == "mps" else device
     return Instruments.gather(args.lpips_net, args.lpips_weights, args.inception_weights, device)
 
 
-def score(cells: Sequence[SavedCell], args: argparse.Namespace, rank: int, world: int) -> None:
-    """This process's part of every cell."""
-    instruments = instruments_of(args)
+def score(cells: Sequence[SavedCell], args: argparse.Namespace, processes: Processes, device: str) -> None:
+    """This process's part of every cell, on its device."""
+    instruments = instruments_of(args, device)
     for cell in cells:
-        score_cell(cell, instruments, rank=rank, world=world)
+        score_cell(cell, instruments, rank=processes.rank, world=processes.world)
 
 
 def report(cells: Sequence[SavedCell], args: argparse.Namespace) -> Path:
@@ -29,7 +29,7 @@ def report(cells: Sequence[SavedCell], args: argparse.Namespace) -> Path:
     from pag_inverse.cli.report import markdown, results_csv
     from pag_inverse.cli.report_page import page
 
-    instruments, root = instruments_of(args), cells[0].root
+    instruments, root = instruments_of(args, args.device), cells[0].root
     results, variants = {cell: summarise(cell, instruments) for cell in cells}, instruments.variants()
     for name, text in (("results.csv", results_csv), ("report.md", markdown), ("report.html", page)):
         write_whole(root / name, text(results, variants).encode())
@@ -40,7 +40,7 @@ def score_again(folder: Path, args: argparse.Namespace) -> int:
     """Score every cell of a folder anew from its pictures, then report."""
     cells = find_cells(folder)
     lock = FolderLock(cells[0].root / ".locks" / "rank-000.lock")
-    instruments = instruments_of(args)
+    instruments = instruments_of(args, args.device)
     for cell in cells:
         for path in cell.folder.glob("scores-*.jsonl"):
             path.unlink()

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pag_inverse.settings import (
     BETA_SCHEDULES,
     ENCODINGS,
     FAMILIES,
     PROJECTIONS,
+    SPACINGS,
     TRAINING_STEPS,
     VARIANCES,
     BetaConfig,
@@ -225,15 +226,16 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
     if "options" not in row:
         return default
     section = row.section("options")
+    readers: dict[str, Callable[[], object]] = {"spacing": lambda: section.choice("spacing", SPACINGS)}
     if solver == "dps":
-        section.expect(required=("variance",))
-        return replace(default, variance=section.choice("variance", VARIANCES))
-    section.expect(required=(), optional=("renoise_prediction", "encode", "ddim_eta"))
-    return SolverOptions(
-        renoise_prediction="renoise_prediction" not in section or section.flag("renoise_prediction"),
-        encode=section.choice("encode", ENCODINGS) if "encode" in section else default.encode,
-        ddim_eta=section.number("ddim_eta", maximum=1.0) if "ddim_eta" in section else default.ddim_eta,
-    )
+        readers["variance"] = lambda: section.choice("variance", VARIANCES)
+    else:
+        readers["renoise_prediction"] = lambda: section.flag("renoise_prediction")
+        readers["encode"] = lambda: section.choice("encode", ENCODINGS)
+        readers["ddim_eta"] = lambda: section.number("ddim_eta", maximum=1.0)
+    section.expect(required=(), optional=tuple(readers))
+    changes: dict[str, Any] = {name: read() for name, read in readers.items() if name in section}
+    return replace(default, **changes)
 
 
 def _pick_row(section: Section, dataset: str | None, solver: str, pag: bool) -> Hyperparameters | None:

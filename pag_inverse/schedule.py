@@ -16,6 +16,7 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.floating[Any]]
 T = 1000
+SPACINGS = ("even", "quadratic")
 
 
 def linear_betas(start: float = 1e-4, end: float = 0.02) -> Floats:
@@ -48,6 +49,25 @@ def respaced_timesteps(steps: int) -> list[int]:
     return timesteps
 
 
+def check_spacing(spacing: str) -> str:
+    """`even` or `quadratic`, else ValueError."""
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing is {spacing!r}; it must be one of {', '.join(SPACINGS)}")
+    return spacing
+
+
+def quadratic_timesteps(steps: int, first: int = 0) -> list[int]:
+    """`steps` timesteps from `first` to 999, close together where little noise is left (Song et al., DDIM, D.3).
+
+    first + (999 - first) (i / (steps - 1))^2, rounded, and moved apart where two would fall together.
+    """
+    check_steps(steps)
+    even = np.arange(steps)
+    spread = np.rint(first + (T - 1 - first) * (even / max(1, steps - 1)) ** 2).astype(np.int64)
+    timesteps = np.maximum.accumulate(spread - even) + even
+    return [int(t) for t in np.minimum(timesteps, T - steps + even)]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The visited chain: `timesteps` given to the network, `abar` and `abar_prev`, each (N,), ascending."""
@@ -57,23 +77,28 @@ class Schedule:
     abar_prev: Floats
 
     @classmethod
-    def ddpm(cls, betas: Floats, steps: int) -> Schedule:
-        """The respaced DDPM chain of ADM and DPS; the state after the last step is the image itself (abar_prev = 1)."""
-        timesteps = np.array(respaced_timesteps(steps))
+    def ddpm(cls, betas: Floats, steps: int, spacing: str = "even") -> Schedule:
+        """The respaced DDPM chain of ADM and DPS; the state after the last step is the image itself (abar_prev = 1).
+
+        `spacing`: `even`, as published, or `quadratic`.
+        """
+        timesteps = np.array(quadratic_timesteps(steps) if spacing == "quadratic" else respaced_timesteps(steps))
         abar = np.cumprod(1.0 - betas)[timesteps]
         return cls(timesteps, abar, np.append(1.0, abar[:-1]))
 
     @classmethod
-    def ddim(cls, betas: Floats, steps: int) -> Schedule:
+    def ddim(cls, betas: Floats, steps: int, spacing: str = "even") -> Schedule:
         """The DDIM chain of the published PSLD program.
 
         Where `steps` divides 1000 the network sees t = 1, 1 + 1000/steps, ..., with abar of the same t (1000 steps:
-        t = 1 ... 1000 with abar of t - 1); otherwise `steps` timesteps spread evenly over 1 ... 999. The last
-        step ends at abar of t = 0, never at 1.
+        t = 1 ... 1000 with abar of t - 1); otherwise `steps` timesteps spread evenly over 1 ... 999, or with `spacing`
+        quadratic over 1 ... 999. The last step ends at abar of t = 0, never at 1.
         """
         check_steps(steps)
         abar: Floats = np.cumprod(1.0 - betas)
-        if T % steps:
+        if spacing == "quadratic" and steps < T:
+            timesteps = np.array(quadratic_timesteps(steps, first=1))
+        elif T % steps:
             timesteps = np.rint(np.linspace(1, T - 1, steps)).astype(np.int64)
         else:
             timesteps = np.arange(0, T, T // steps) + 1

@@ -12,6 +12,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear")
 ENCODINGS = ("sample", "mode")
 VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
+SPACINGS = ("even", "quadratic")
 TRAINING_STEPS = 1000
 
 
@@ -27,6 +28,7 @@ class OperatorConfig:
 class SolverOptions:
     """Where the published programs and the equations differ; the defaults are the tables' own.
 
+    `spacing` of the visited timesteps: `even`, as published, or `quadratic`: close together where little noise is left.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
     one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
@@ -36,8 +38,10 @@ class SolverOptions:
     encode: str = "sample"
     ddim_eta: float = 0.0
     variance: str = "fixed_small"
+    spacing: str = "even"
 
     def __post_init__(self) -> None:
+        check_choice("spacing", self.spacing, SPACINGS)
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from pag_inverse.schedule import BETAS, Schedule, respaced_timesteps
+from pag_inverse.schedule import BETAS, Schedule, quadratic_timesteps, respaced_timesteps
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,6 +46,17 @@ def test_any_number_of_steps(steps: int) -> None:
         assert len(schedule) == len(set(schedule.timesteps.tolist())) == steps
         assert np.all(np.diff(schedule.abar) < 0)
         assert schedule.timesteps[0] >= 0 and schedule.timesteps[-1] <= 1000
+
+
+@pytest.mark.parametrize("steps", [1, 2, 27, 100, 999, 1000])
+def test_quadratic_spacing_visits_each_timestep_once_and_small_ones_more(steps: int) -> None:
+    for make, betas in ((Schedule.ddpm, "linear"), (Schedule.ddim, "scaled_linear")):
+        timesteps = make(BETAS[betas](), steps, "quadratic").timesteps
+        assert len(timesteps) == steps and np.all(np.diff(timesteps) > 0)
+        assert timesteps[0] <= 1 and (steps == 1 or 999 <= timesteps[-1] <= 1000)
+        even = make(BETAS[betas](), steps).timesteps
+        assert steps < 10 or timesteps.sum() <= even.sum()
+    assert quadratic_timesteps(11) == [0, 10, 40, 90, 160, 250, 360, 490, 639, 809, 999]
 
 
 @pytest.mark.parametrize("steps", [0, 1001, -3, 2.5, True])

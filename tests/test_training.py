@@ -71,7 +71,7 @@ def test_what_is_written_is_a_prior(photographs: Path, tmp_path: Path) -> None:
     vae = ["--autoencoder", str(tmp_path / "autoencoder" / "vae")]
     assert command.main([*arguments("latent", photographs, tmp_path / "latent", steps=2), *vae]) == 0
     latent = load_prior(tmp_path / "latent")
-    assert latent.state_shape((3, 64, 64)) == (4, 32, 32)
+    assert latent.state_shape((3, 64, 64)) == (8, 16, 16)
     assert latent.betas[-1] == pytest.approx(0.012)
 
 
@@ -113,7 +113,7 @@ def test_the_autoencoder_starts_from_something_that_reconstructs(photographs: Pa
     validate = validate_autoencoder(sorted(photographs.iterdir()), 96, torch.device("cpu"))
     torch.manual_seed(0)
     with torch.no_grad():
-        assert validate(architectures.autoencoder())["psnr"] > 20
+        assert validate(architectures.autoencoder())["psnr"] > 18
 
 
 def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:

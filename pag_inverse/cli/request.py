@@ -173,11 +173,12 @@ def _row(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
 
 def _options(args: argparse.Namespace, options: SolverOptions) -> SolverOptions:
     own = {"psld": ("renoise_prediction", "encode", "ddim_eta"), "dps": ("variance",)}
+    shared = ("spacing",)
     for solver, names in own.items():
         for name in names:
             if getattr(args, name) is not None and args.solver != solver:
                 raise ValueError(f"{_flag(name)} goes with --solver {solver}")
-    changes = {n: getattr(args, n) for n in own[args.solver] if getattr(args, n) is not None}
+    changes = {n: getattr(args, n) for n in (*own[args.solver], *shared) if getattr(args, n) is not None}
     if args.measurement is not None and args.sigma is None:
         changes.setdefault("renoise_prediction", False)  # its noise is not known
     return replace(options, **changes)

@@ -201,7 +201,7 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
     """What is used, printed and saved; two runs with equal descriptions are the same run."""
     row = asdict(request.row)
     options = row.pop("options")
-    names = ("renoise_prediction", "encode", "ddim_eta") if request.task.solver == "psld" else ("variance",)
+    own = ("renoise_prediction", "encode", "ddim_eta") if request.task.solver == "psld" else ("variance",)
     if row["gamma"] is None:
         row.pop("gamma")
     return {
@@ -210,7 +210,7 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "prior": request.prior,
         "dataset": request.task.dataset,
         **row,
-        **{n: options[n] for n in names},
+        **{n: options[n] for n in (*own, "spacing")},
         "cfg": request.cfg,
         "prompt": request.prompt,
         "operator": request.task.operator.name,

@@ -16,6 +16,7 @@ from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.settings import SPACINGS
 
 EMBEDDED = {"dps": "pixel", "psld": "latent"}
 EXAMPLES = """examples:
@@ -40,6 +41,8 @@ def parser() -> Parser:
     p.add_argument("--pag", type=float, nargs="+", default=[0.0], metavar="S")
     p.add_argument("--layers", nargs="+", default=[], metavar="LAYER,...", help="each a set of layers to perturb")
     p.add_argument("--steps", type=int, nargs="+", default=[100])
+    p.add_argument("--spacing", choices=SPACINGS, nargs="+", default=["quadratic"], help="of the timesteps")
+    p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
     return p
@@ -66,12 +69,14 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
     for name in ("pictures", "samples", "size"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    ratios = args.gamma_ratio if args.solver == "psld" else [None]
-    for steps, eta, ratio, s in itertools.product(args.steps, args.eta, ratios, args.pag):
+    psld = args.solver == "psld"
+    ratios, ddim_etas = (args.gamma_ratio, args.ddim_eta) if psld else ([None], [0.0])
+    options = [SolverOptions(spacing=sp, ddim_eta=de) for sp, de in itertools.product(args.spacing, ddim_etas)]
+    for steps, option, eta, ratio, s in itertools.product(args.steps, options, args.eta, ratios, args.pag):
         for layers in args.layers if s > 0 else [""]:
             named = tuple(layers.split(",")) if layers else ()
             gamma = None if ratio is None else eta * ratio
-            yield Hyperparameters(eta, gamma, s, named, steps, SolverOptions())
+            yield Hyperparameters(eta, gamma, s, named, steps, option)
 
 
 def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
@@ -129,12 +134,13 @@ def measure(problem: Any, found: Any) -> dict[str, float]:
 
 def table(entries: list[dict[str, Any]], measurement: float) -> str:
     """Best mean first, beside what was measured."""
-    lines = ["  eta  gamma    s steps  mean dB  single dB  sharpness  residual  s/image  layers"]
+    lines = ["  eta  gamma    s steps spacing   ddim_eta  mean dB  single dB  sharpness  residual  s/image  layers"]
     for e in sorted(entries, key=lambda e: -e["mean_psnr"]):
-        r = e["setting"]
+        r, o = e["setting"], e["setting"]["options"]
         lines.append(
-            f"{r['eta']:5g} {r['gamma'] or 0:6.3g} {r['s']:4g} {r['steps']:5d} {e['mean_psnr']:8.2f} {e['psnr']:10.2f} "
-            f"{e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:8.1f}  {' '.join(r['layers'])}"
+            f"{r['eta']:5g} {r['gamma'] or 0:6.3g} {r['s']:4g} {r['steps']:5d} {o['spacing']:9s} {o['ddim_eta']:8g} "
+            f"{e['mean_psnr']:8.2f} {e['psnr']:10.2f} {e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:8.1f}  "
+            f"{' '.join(r['layers'])}"
         )
     return "\n".join([*lines, f"measurement, enlarged: {measurement:.2f} dB"])
 

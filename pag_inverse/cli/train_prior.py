@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 KINDS = ("pixel", "autoencoder", "latent")
 BETAS = {"pixel": ("linear", 1e-4, 0.02), "latent": ("scaled_linear", 0.00085, 0.012)}
+EPS_LOSS = "squared error of the predicted eps times min(sigma, 4), t = 1000 u^1.5 for u uniform"
 OBJECTIVES = {
-    "pixel": "mean squared error of the predicted eps, t uniform in 0 ... 999, linear betas 1e-4 to 0.02",
-    "latent": "mean squared error of the predicted eps, t uniform in 0 ... 999, scaled-linear betas 0.00085 to 0.012",
+    "pixel": f"{EPS_LOSS}; linear betas 1e-4 to 0.02",
+    "latent": f"{EPS_LOSS}; scaled-linear betas 0.00085 to 0.012",
     "autoencoder": "mean absolute error of the round trip, and the KL term of its posterior",
 }
 CROPS = {"pixel": "64:0.8,128:0.2", "autoencoder": "64:0.9,128:0.1", "latent": "128:0.85,256:0.15"}
@@ -106,8 +107,8 @@ def parse_crops(text: str) -> tuple[tuple[int, float], ...]:
         crops = tuple((int(side), float(share)) for side, share in pairs)
     except ValueError:
         raise ValueError(f"--crops {text!r}; it must read like 64:0.8,128:0.2") from None
-    if any(side < 16 or side % 16 or share <= 0 for side, share in crops):
-        raise ValueError(f"--crops {text!r}; sides are multiples of 16 and shares above 0")
+    if any(side < 32 or side % 32 or share <= 0 for side, share in crops):
+        raise ValueError(f"--crops {text!r}; sides are multiples of 32 and shares above 0")
     return crops
 
 

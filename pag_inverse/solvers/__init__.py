@@ -12,7 +12,7 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
     """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
     options = row.options
     if name == "dps":
-        return DPS(row.eta, variance=options.variance)
+        return DPS(row.eta, variance=options.variance, spacing=options.spacing)
     if name == "psld":
         if row.gamma is None:
             raise ValueError("PSLD needs gamma")
@@ -22,5 +22,6 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             renoise_prediction=options.renoise_prediction,
             encode=options.encode,
             ddim_eta=options.ddim_eta,
+            spacing=options.spacing,
         )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

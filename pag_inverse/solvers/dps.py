@@ -8,7 +8,7 @@ from torch import Tensor
 from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.schedule import Schedule
+from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, measured_residual, norms
 
 FIXED_VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0}
@@ -18,16 +18,17 @@ class DPS(Solver):
     """x_{t-1} = ddpm_step(x_t, guided eps) - eta grad ||y - A(x0)||, x0 from the unguided eps, clamped to [-1, 1].
 
     eta: step size (Table 7); variance: of priors that have not learned theirs, `fixed_small` (beta-tilde) or
-    `fixed_large` (beta).
+    `fixed_large` (beta); spacing of the timesteps: `even`, as published, or `quadratic`.
     """
 
-    def __init__(self, eta: float, *, variance: str = "fixed_small") -> None:
+    def __init__(self, eta: float, *, variance: str = "fixed_small", spacing: str = "even") -> None:
         if variance not in FIXED_VARIANCES:
             raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(FIXED_VARIANCES)}")
+        self.spacing = check_spacing(spacing)
         self.eta, self.fixed_fraction = check_step_size("eta", eta), FIXED_VARIANCES[variance]
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
-        return Schedule.ddpm(prior.betas, steps)
+        return Schedule.ddpm(prior.betas, steps, self.spacing)
 
     def step(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.schedule import Schedule
+from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, measured_residual, norms
 
 ENCODINGS = ("sample", "mode")
@@ -19,7 +19,8 @@ class PSLD(Solver):
 
     z0 comes from the unguided eps; nothing is clamped. eta, gamma: Table 5 (the published program's omega is eta).
     renoise_prediction: fresh measurement noise on A(D(z0)) before the residual, as published, False for the
-    equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic.
+    equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic;
+    spacing of the timesteps: `even`, as published, or `quadratic`.
     """
 
     def __init__(
@@ -30,15 +31,17 @@ class PSLD(Solver):
         renoise_prediction: bool = True,
         encode: str = "sample",
         ddim_eta: float = 0.0,
+        spacing: str = "even",
     ) -> None:
         if encode not in ENCODINGS:
             raise ValueError(f"encode is {encode!r}; it must be one of {', '.join(ENCODINGS)}")
         self.eta, self.gamma = check_step_size("eta", eta), check_step_size("gamma", gamma)
         self.ddim_eta = check_step_size("ddim_eta", ddim_eta)
+        self.spacing = check_spacing(spacing)
         self.renoise_prediction, self.encode = renoise_prediction, encode
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
-        return Schedule.ddim(prior.betas, steps)
+        return Schedule.ddim(prior.betas, steps, self.spacing)
 
     def check(self, operator: Operator) -> None:
         if self.gamma > 0 and not operator.linear:

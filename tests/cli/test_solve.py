@@ -76,7 +76,9 @@ def test_a_folder_with_samples_in_batches(photograph: Path, here: Path) -> None:
     (here / "faces").mkdir()
     for name in ("a", "b", "c"):
         (here / "faces" / f"{name}.png").write_bytes(photograph.read_bytes())
-    args = ["--task", "box_inpainting", "--solver", "dps", "--input", "faces", "--samples", "2", *QUICK]
+    # The first of two steps multiplies what floating point rounds off: a small eta keeps that below a grey level.
+    args = ["--task", "box_inpainting", "--solver", "dps", "--eta", "0.05", *QUICK, "--input", "faces"]
+    args += ["--samples", "2"]
     assert command.main([*args, "--batch-size", "4", "--output", "four"]) == 0
     assert command.main([*args, "--batch-size", "1", "--output", "one"]) == 0
     for name in ("a", "b", "c"):

@@ -37,3 +37,14 @@ def paired_difference(after: Sequence[float], before: Sequence[float]) -> Estima
     if len(after) != len(before):
         raise ValueError(f"{len(after)} and {len(before)} numbers cannot be paired")
     return estimate([a - b for a, b in zip(after, before, strict=True)])
+
+
+def bootstrap_interval(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of independent numbers; ValueError where there are none."""
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) == 0:
+        raise ValueError("no numbers to average")
+    rng = np.random.default_rng(seed)
+    means = [array[rng.integers(len(array), size=len(array))].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)

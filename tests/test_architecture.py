@@ -36,7 +36,12 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": FOUNDATION,
     "statistics": set(),
     "classical": set(),
-    "evaluation": {*FOUNDATION, "metrics"},
+    "datasets": {"images"},
+    "shards": set(),
+    "saved": {"images", "json_lines"},
+    "perceptual": set(),
+    "distribution": {"images"},
+    "evaluation": {*FOUNDATION, "metrics", "perceptual", "distribution", "saved", "statistics"},
 }
 TOP_LEVEL = {
     "pag_inverse",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pag_inverse.images import write_png, write_whole
+from pag_inverse.saved import differences, npy
 
 VERSIONED = ("pag-inverse", "torch", "diffusers", "numpy", "scipy", "scikit-image")
 
@@ -62,11 +63,7 @@ class RunFolder:
             return None
 
     def _compare(self, found: dict[str, Any]) -> None:
-        old = found["settings"]
-        keys = sorted(set(old) | set(self.settings))
-        other = [
-            f"{k} {old.get(k)!r} (now {self.settings.get(k)!r})" for k in keys if old.get(k) != self.settings.get(k)
-        ]
+        other = differences(found["settings"], self.settings)
         if other:
             raise ValueError(
                 f"{self.folder} holds a run with other settings: {'; '.join(other)}; "
@@ -92,11 +89,7 @@ def check_writable(folder: Path) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy whole or not at all."""
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, npy(array))
 
 
 def versions() -> dict[str, str]:

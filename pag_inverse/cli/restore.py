@@ -38,7 +38,7 @@ class Setup:
 
 
 def list_layers(request: Request) -> int:
-    prior = _prior(request)
+    prior = request_prior(request)
     rows = [("checkpoint", "diffusers"), *((layer.checkpoint, layer.diffusers) for layer in prior.layers())]
     width = max(len(a) for a, _ in rows)
     for ours, theirs in rows:
@@ -67,9 +67,9 @@ def restore(request: Request) -> int:
     return run_batches(request, setup, folder, left)
 
 
-def wire(request: Request) -> Setup:
-    """Load the prior and make the objects that the request names."""
-    prior = _prior(request)
+def wire(request: Request, prior: Prior | None = None) -> Setup:
+    """Make the objects that the request names; its prior is loaded unless it is given."""
+    prior = prior or request_prior(request)
     row = request.row
     if request.prompt is not None and not (isinstance(prior, LatentPrior) and prior.empty is not None):
         raise ValueError(f"prior {prior.name} takes no prompt")
@@ -92,7 +92,7 @@ def at_picture_size(request: Request, operator: Operator) -> Request:
     return replace(request, row=request.row.at_side(math.sqrt(height * width), request.tuned_side), tuned_side=None)
 
 
-def _prior(request: Request) -> Prior:
+def request_prior(request: Request) -> Prior:
     if request.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():

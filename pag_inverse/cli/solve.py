@@ -25,8 +25,8 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     p = Parser("solve", __doc__, EXAMPLES)
     _what(p.add_argument_group("what to solve"))
-    _row(p.add_argument_group("in place of the table's row"))
-    _variants(p.add_argument_group("where the published programs and the equations differ"))
+    add_row(p.add_argument_group("in place of the table's row"))
+    add_variants(p.add_argument_group("where the published programs and the equations differ"))
     _run(p.add_argument_group("the run"))
     return p
 
@@ -45,7 +45,7 @@ def _what(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--prompt", help="for Stable Diffusion; by default the empty prompt")
 
 
-def _row(p: argparse._ArgumentGroup) -> None:
+def add_row(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--pag", type=float, metavar="S", help="scale s of PAG; 0 takes the row without PAG")
     p.add_argument("--eta", type=float)
     p.add_argument("--gamma", type=float, help="PSLD only")
@@ -56,7 +56,7 @@ def _row(p: argparse._ArgumentGroup) -> None:
     )
 
 
-def _variants(p: argparse._ArgumentGroup) -> None:
+def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--project", choices=("published", "adjoint"), help="PSLD's gluing map")
     p.add_argument("--renoise-prediction", action=argparse.BooleanOptionalAction, help="PSLD: noise on A(D(z0))")
     p.add_argument("--noise-in-hole", action=argparse.BooleanOptionalAction, help="noise after masking")

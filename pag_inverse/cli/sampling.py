@@ -1,0 +1,272 @@
+"""The part of the evaluate command that computes: check together, restore what is left, score, report."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pag_inverse.cli import restore
+from pag_inverse.cli.measurements import Subject
+from pag_inverse.cli.plans import CellPlan, Plan
+from pag_inverse.cli.progress import Progress
+from pag_inverse.cli.records import check_writable, sha256
+from pag_inverse.cli.request import Request
+from pag_inverse.cli.results import Gathered
+from pag_inverse.cli.scoring import report, score
+from pag_inverse.images import from_uint8, prepare, read_image, to_uint8
+from pag_inverse.priors import Prior
+from pag_inverse.saved import SavedCell, differences, npy, png
+from pag_inverse.shards import FolderLock, Processes, held_beside
+from pag_inverse.solvers import make_solver
+
+CURVE_POINTS = 100
+LOCKS = ".locks"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A cell with its objects: nothing about it is left to check."""
+
+    request: Request
+    setup: restore.Setup
+    saved: SavedCell
+    settings: dict[str, Any]
+    kind: str
+    metric_size: int
+    images: dict[str, Path]
+
+    def place(self, what: str, *keys: object) -> Path:
+        """A folder that cells share where these keys are the same."""
+        digest = hashlib.sha256(json.dumps([str(key) for key in keys]).encode()).hexdigest()[:8]
+        return self.saved.root / what / digest
+
+    def truths(self) -> Path:
+        return self.place("truths", self.settings["root"], self.metric_size, self.request.resize)
+
+    def measurements(self) -> Path:
+        names = ("operator_settings", "sigma", "noise_in_hole", "size", "resize", "seed", "root")
+        return self.place(f"measurements/{self.request.task.name}", *(self.settings[n] for n in names))
+
+
+def evaluate(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
+    """Restore what is missing, score it, and write the report; 1 where images failed."""
+    processes.join()
+    try:
+        return _together(plan, processes, args)
+    finally:
+        processes.leave()
+
+
+def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
+    ready = agreed(processes, lambda: prepare_cells(plan, processes, args))
+    theirs = processes.gather([cell.settings for cell in ready])
+    for other in theirs:
+        for one, another in zip(theirs[0], other, strict=False):
+            if said := differences(one, another):
+                raise ValueError(f"the processes were started with different settings: {'; '.join(said)}")
+    if any(len(other) != len(ready) for other in theirs):
+        raise ValueError("the processes were started with different cells")
+    lock = agreed(processes, lambda: FolderLock(plan.output / LOCKS / f"rank-{processes.rank:03d}.lock"))
+    agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
+    restore_cells(ready, processes, args.log_json)
+    processes.gather(None)
+    score([cell.saved for cell in ready], args, processes, ready[0].request.device)
+    processes.gather(None)
+    failed = failures(ready)
+    if processes.rank == 0:
+        print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
+        print(f"written to {report([cell.saved for cell in ready], args)}")
+    processes.gather(None)
+    lock.release()
+    return 1 if failed else 0
+
+
+def agreed(processes: Processes, act: Any) -> Any:
+    """Do something in every process; ValueError in all of them where one of them cannot."""
+    result, problem = None, None
+    try:
+        result = act()
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    problems = [p for p in processes.gather(problem) if p]
+    if problems:
+        raise ValueError(problems[0])
+    return result
+
+
+def prepare_cells(plan: Plan, processes: Processes, args: argparse.Namespace) -> list[Ready]:
+    """Load the priors and make sure that every cell can run here; nothing is written."""
+    priors: dict[str, Prior] = {}
+    ready = [prepare_cell(plan, cell, processes, priors) for cell in plan.cells]
+    check_writable(plan.output)
+    for cell in ready:
+        if not args.overwrite:
+            cell.saved.check(cell.settings)
+    return ready
+
+
+def prepare_cell(plan: Plan, cell: CellPlan, processes: Processes, priors: dict[str, Prior]) -> Ready:
+    device = f"cuda:{processes.local}" if cell.request.device == "cuda" else cell.request.device
+    request = replace(cell.request, device=device)
+    if request.prior not in priors:
+        priors[request.prior] = restore.request_prior(request)
+    setup = restore.wire(request, priors[request.prior])
+    example = restore.build_operator(request, setup, [subject_of("example", "", np.zeros((3, 1, 1), np.float32))])
+    setup.prior.state_shape(example.in_shape)
+    request = restore.at_picture_size(request, example)
+    make_solver(request.task.solver, request.row).check(example)
+    metric_size = min(plan.metric_size or setup.size, setup.size)
+    settings = {
+        **restore.describe(request, setup),
+        **plan.source,
+        "device": cell.request.device.partition(":")[0],
+        "metric_size": metric_size,
+        "root": root_of(plan),
+    }
+    settings.pop("inputs")
+    saved = SavedCell(plan.output.absolute() / cell.name)
+    return Ready(request, setup, saved, json.loads(json.dumps(settings)), plan.kind, metric_size, plan.images)
+
+
+def root_of(plan: Plan) -> str:
+    """What tells this folder of pictures from another one, wherever it is mounted: its first picture."""
+    return sha256(next(iter(plan.images.values())).read_bytes())[:16]
+
+
+def subject_of(name: str, source: str, image: Any) -> Subject:
+    return Subject(name, source, image, "")
+
+
+def start(plan: Plan, ready: list[Ready], processes: Processes, overwrite: bool) -> None:
+    """The first process makes the folders; ValueError where processes of another run are left in them."""
+    if processes.rank:
+        return
+    held = held_beside(plan.output / LOCKS, [f"rank-{r:03d}.lock" for r in range(processes.world)])
+    if held:
+        raise ValueError(f"{plan.output}: another run is at work in this folder ({', '.join(held)})")
+    for cell in ready:
+        if overwrite:
+            cell.saved.clear()
+        cell.saved.start(cell.settings)
+
+
+def restore_cells(ready: list[Ready], processes: Processes, log: bool) -> None:
+    """Each process restores its own images of every cell, without a word to the others."""
+    mine = processes.deal(list(ready[0].images))
+    left, finished = [], 0
+    for cell in ready:
+        whole, said = cell.saved.sort_out(mine)
+        print("\n".join(said), file=sys.stderr, end="\n" if said else "")
+        left.append([image_id for image_id in mine if image_id not in whole])
+        finished += len(whole)
+    finished = sum(processes.gather(finished))
+    if finished and processes.rank == 0:
+        print(f"{finished} of {len(ready) * len(ready[0].images)} already finished", file=sys.stderr)
+    folders, total = [cell.saved.folder for cell in ready], len(ready) * len(ready[0].images)
+    progress = Progress(folders, sum(map(len, left)), total, finished, processes, log)
+    for cell, ids in zip(ready, left, strict=True):
+        restore_cell(cell, ids, processes.rank, progress)
+    progress.close()
+
+
+def restore_cell(cell: Ready, ids: list[str], rank: int, progress: Progress) -> None:
+    """Batch by batch; what an image needs is held only until it is written."""
+    gathered: dict[str, Gathered] = {}
+    items = samples_of(cell, ids, rank, gathered, progress)
+    while batch := list(islice(items, cell.request.batch_size)):
+        restore.run_batch(cell.request, cell.setup, batch, gathered, progress)
+        for subject in restore.finished(batch, gathered, cell.request.samples):
+            write(cell, subject, gathered.pop(subject.name), rank)
+            progress.image(cell.saved.name, subject.name)
+
+
+def samples_of(
+    cell: Ready, ids: list[str], rank: int, gathered: dict[str, Gathered], progress: Progress
+) -> Iterator[tuple[Subject, int]]:
+    """Every sample of every image that can be read, one image after the other; the others are recorded as failed."""
+    for image_id in ids:
+        path = cell.images[image_id]
+        try:
+            image = prepare(read_image(path), cell.setup.size, cell.request.resize)
+        except ValueError as error:
+            cell.saved.finish(rank, {"image": image_id, "error": str(error), "retry": True}, {})
+            progress.image(cell.saved.name, image_id)
+            continue
+        gathered[image_id] = Gathered()
+        subject = subject_of(image_id, str(path), np.ascontiguousarray(image, dtype=np.float32))
+        yield from ((subject, sample) for sample in range(cell.request.samples))
+
+
+def write(cell: Ready, subject: Subject, kept: Gathered, rank: int) -> None:
+    """Save an image's truth, measurement and restorations, then its line."""
+    if kept.failed:
+        where = ", ".join(f"sample {s} at step {step}" for s, step in kept.failed.items())
+        cell.saved.finish(rank, {"image": subject.name, "error": f"left the finite numbers ({where})"}, {})
+        return
+    samples = [kept.samples[s] for s in sorted(kept.samples)]
+    pictures = [to_uint8(x.clamp(-1, 1)) for x in samples]
+    truth = to_uint8(prepare(subject.image, cell.metric_size, cell.request.resize))
+    files = {
+        "truth": (cell.truths() / f"{subject.name}.png", png(truth)),
+        "measurement": (cell.measurements() / f"{subject.name}.npy", npy(kept.y)),
+    }
+    for s, picture in enumerate(pictures):
+        suffix = f"_sample{s}" if s else ""
+        files[f"restoration{s}"] = (cell.saved.folder / "restorations" / f"{subject.name}{suffix}.png", png(picture))
+    entry = {
+        "image": subject.name,
+        "residual": residuals(cell, subject, kept, pictures),
+        "curve": thinned(kept.residuals[0]),
+        "seconds": round(kept.seconds / len(samples), 4),
+        "peak_memory_mb": peak_memory(cell.request.device),
+    }
+    cell.saved.finish(rank, entry, files)
+
+
+@torch.no_grad()
+def residuals(cell: Ready, subject: Subject, kept: Gathered, pictures: list[Any]) -> list[float]:
+    """||y - A x|| / (sigma sqrt m) over what was measured, of each restoration as it is saved."""
+    operator = restore.build_operator(cell.request, cell.setup, [subject])
+    assert kept.y is not None
+    y = kept.y[None].to(cell.request.device)
+    unit, found = restore.residual_unit(cell.request, operator, y), []
+    for picture in pictures:
+        x = torch.from_numpy(from_uint8(picture))[None].to(cell.request.device)
+        left = (y - operator.forward(x)) * operator.measured(y)
+        found.append(float(left.norm() / unit[0]))
+    return found
+
+
+def thinned(curve: list[float]) -> list[float]:
+    """At most a hundred points of a curve, its last among them."""
+    if len(curve) <= CURVE_POINTS:
+        return curve
+    places = np.linspace(0, len(curve) - 1, CURVE_POINTS).round().astype(int)
+    return [curve[i] for i in places]
+
+
+def peak_memory(device: str) -> float:
+    """The most this process has held so far in megabytes: on the GPU, where there is one."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def failures(ready: list[Ready]) -> list[str]:
+    found = []
+    for cell in ready:
+        entries, _ = cell.saved.entries()
+        found += [f"{cell.saved.name}: {i}: {e['error']}" for i, e in entries.items() if "error" in e]
+    return found

@@ -1,0 +1,257 @@
+"""The evaluate command: the same result however it is run and stopped, its report, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pag_inverse.cli import evaluate as command
+from pag_inverse.cli.plans import make_plan
+from pag_inverse.cli.report import PAPER, paper_figure
+from pag_inverse.images import bundled_photograph, prepare, write_png
+from pag_inverse.json_lines import read_lines
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+TASK = ["--dataset", "folder", "--root", "data", "--task", "gaussian_deblur", "--solver", "dps"]
+QUICK = [*TASK, "--size", "64", "--steps", "2"]
+CELL = "gaussian_deblur_dps_pag"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no_weights"))
+    for name in ("RANK", "WORLD_SIZE", "PAG_INVERSE_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "data").mkdir()
+    whole = prepare(bundled_photograph("coffee"), 128)
+    for i in range(5):
+        write_png(tmp_path / "data" / f"{i}.png", whole[:, 12 * i : 12 * i + 64, 10 * i : 10 * i + 64])
+    return tmp_path
+
+
+def started(*arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    line = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def pictures(folder: str, cell: str = CELL) -> dict[str, np.ndarray]:
+    found = sorted(Path(folder, cell, "restorations").glob("*.png"))
+    return {path.name: np.asarray(PIL.Image.open(path)).astype(int) for path in found}
+
+
+def measurements(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).glob("measurements/*/*/*.npy")}
+
+
+def lines(folder: str, cell: str = CELL) -> list[dict]:
+    return [entry for path in sorted(Path(folder, cell).glob("rank-*.jsonl")) for entry in read_lines(path)[0]]
+
+
+def same(a: str, b: str) -> None:
+    first, second = pictures(a), pictures(b)
+    assert first.keys() == second.keys() and len(first) == 5
+    assert all(np.abs(first[name] - second[name]).max() <= 1 for name in first)
+    assert measurements(a) == measurements(b) and len(measurements(a)) == 5
+
+
+def test_processes_and_batches_do_not_change_a_result(here: Path) -> None:
+    several = started(*QUICK, "--output", "three", "--batch-size", "2", processes=3)
+    assert command.main([*QUICK, "--output", "one"]) == 0
+    assert command.main([*QUICK, "--output", "four", "--batch-size", "4"]) == 0
+    assert several.wait(timeout=300) == 0, several.communicate()[1]
+    same("one", "three")
+    same("one", "four")
+    assert {path.name for path in Path("three", CELL).glob("rank-*")} == {f"rank-00{r}.jsonl" for r in range(3)}
+    before = {path: path.stat().st_mtime_ns for path in Path("three", CELL).glob("restorations/*")}
+    assert command.main([*QUICK, "--output", "three"]) == 0  # on another number of processes
+    assert before == {path: path.stat().st_mtime_ns for path in Path("three", CELL).glob("restorations/*")}
+    assert len(lines("three")) == 5
+
+
+def test_killed_and_resumed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*QUICK, "--output", "whole"]) == 0
+    run = started(*QUICK, "--steps", "4", "--output", "out", "--log-json")
+    assert run.stderr is not None
+    told = next(json.loads(line) for line in run.stderr if line.startswith("{"))
+    assert told["cell"] == CELL and told["total"] == 5 and told["images_per_hour"] > 0
+    with pytest.raises(ValueError, match="another run is at work"):
+        command.run(command.parser().parse_args([*QUICK, "--steps", "4", "--output", "out"]))
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    done = {entry["image"] for entry in lines("out")}
+    assert done and len(done) < 5
+    assert command.main([*QUICK, "--steps", "4", "--output", "out"]) == 0
+    assert len(lines("out")) == 5  # each was computed once
+    assert command.main([*QUICK, "--output", "out"]) == 2
+    assert "steps 4 (now 2)" in capsys.readouterr().err
+    assert command.main([*QUICK, "--output", "out", "--overwrite"]) == 0
+    same("out", "whole")
+
+
+def test_what_a_crash_left_is_done_again_and_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*QUICK, "--output", "whole"]) == 0
+    shutil.copytree("whole", "out")
+    path = Path("out", CELL, "rank-000.jsonl")
+    path.write_bytes(path.read_bytes()[:-30])
+    picture = Path("out", CELL, "restorations", "1.png")
+    picture.write_bytes(picture.read_bytes()[:100])
+    capsys.readouterr()
+    assert command.main([*QUICK, "--output", "out"]) == 0
+    error = capsys.readouterr().err
+    assert "1 damaged lines" in error and "1.png is damaged; it is restored again" in error and "3 of 5" in error
+    same("out", "whole")
+
+
+def test_an_unreadable_image_in_the_middle(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = Path("data/2.png").read_bytes()
+    Path("data/2.png").write_bytes(whole[:200])
+    assert command.main([*QUICK, "--output", "out", "--batch-size", "2"]) == 1
+    assert re.search(rf"{CELL}: 2: .*2\.png: cannot be read", capsys.readouterr().err)
+    assert len(pictures("out")) == 4 and "2 failed" in Path("out/report.md").read_text()
+    Path("data/2.png").write_bytes(whole)
+    assert command.main([*QUICK, "--output", "out"]) == 0
+    assert len(pictures("out")) == 5 and len(lines("out")) == 6
+
+
+def test_the_report(here: Path) -> None:
+    args = [*QUICK, "--both", "--samples", "2", "--batch-size", "3", "--split", "0:3", "--output", "out"]
+    assert command.main(args) == 0
+    rows = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
+    assert {row["cell"] for row in rows} == {CELL, CELL.removesuffix("_pag")}
+    found = {row["metric"]: row for row in rows if row["cell"] == CELL}
+    assert found["psnr"]["n"] == "3" and float(found["psnr"]["low"]) < float(found["psnr"]["mean"])
+    assert float(found["psnr"]["best"]) > float(found["psnr"]["worst"]) and not found["psnr"]["paper"]
+    assert found["lpips"]["mean"] == "" and "--lpips-weights" in found["lpips"]["reason"]
+    assert "torch-fidelity" in found["fid"]["reason"] or "--inception-weights" in found["fid"]["reason"]
+    page = Path("out/report.html").read_text()
+    assert page.count("data:image/jpeg") == 3 * 4 + 2 and "http" not in page
+    assert "n/a" in Path("out/report.md").read_text()
+
+    before = Path("out/results.csv").read_text()
+    assert command.main(["--metrics-only", "out"]) == 0
+    assert Path("out/results.csv").read_text() == before
+
+
+def test_comparing_two_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [*QUICK, "--split", "0:3"]
+    assert command.main([*args, "--output", "a"]) == command.main([*args, "--output", "b", "--steps", "3"]) == 0
+    capsys.readouterr()
+    assert command.main(["--compare", "a", "b"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(CELL) and re.search(r"psnr +[+-]\d.*95 % interval .* n = 3", out)
+    assert command.main(["--compare", "a", "data"]) == 2
+    assert "no evaluation" in capsys.readouterr().err
+
+
+def test_the_metrics_of_a_larger_restoration_are_at_their_own_size(here: Path) -> None:
+    assert command.main([*QUICK, "--metric-size", "32", "--split", "0:2", "--output", "out"]) == 0
+    (truth,) = {PIL.Image.open(path).size for path in Path("out/truths").glob("*/*.png")}
+    assert truth == (32, 32) and next(iter(pictures("out").values())).shape == (64, 64, 3)
+
+
+def plan_of(*arguments: str) -> list[str]:
+    plan = make_plan(command.parser().parse_args(["--dataset", "folder", "--root", "data", *arguments]))
+    return [cell.name for cell in plan.cells]
+
+
+def test_suites(here: Path) -> None:
+    table = plan_of("--suite", "table8", "--rows", "ffhq")
+    assert len(table) == 8 and "motion_deblur_dps" in table and "motion_deblur_dps_pag" in table
+    assert len(plan_of("--suite", "imagenet", "--rows", "imagenet")) == 16
+    Path("own.yaml").write_text("tasks: [motion_deblur]\nsolvers: [dps]\npriors: {dps: pixel}\n")
+    assert plan_of("--suite", "own.yaml") == ["motion_deblur_dps", "motion_deblur_dps_pag"]
+    args = ["--dataset", "ffhq", "--root", "data", "--suite", "table4"]
+    requests = [cell.request for cell in make_plan(command.parser().parse_args(args)).cells]
+    assert {r.prior for r in requests} == {"sd15"} and {r.task.dataset for r in requests} == {"ffhq"}
+    assert [r.row.eta for r in requests[:2]] == [1.0, 0.15]  # Table 5: without PAG, with it
+
+
+def test_the_papers_figures_stand_only_beside_its_own_setting() -> None:
+    settings = {"task": "box_inpainting", "solver": "psld", "images": "ffhq", "dataset": "ffhq", "s": 4.0}
+    assert paper_figure(settings, "fid") == 21.13 and paper_figure({**settings, "s": 0.0}, "lpips") == 0.167
+    assert paper_figure({**settings, "dataset": "natural"}, "fid") is None
+    assert paper_figure({**settings, "images": "folder"}, "fid") is None and paper_figure(settings, "psnr") is None
+    assert len(PAPER) == 8
+
+
+BAD = [
+    ([], "--dataset"),
+    (["--dataset", "folder", "--root", "nowhere", "--task", "box_inpainting", "--solver", "dps"], "no such folder"),
+    (["--dataset", "folder", "--root", "empty", "--task", "box_inpainting", "--solver", "dps"], "no images"),
+    (["--dataset", "ffhq", "--root", "data", "--suite", "table8", "--split", "first-1k"], "1000 images are missing"),
+    (["--dataset", "folder", "--root", "data", "--suite", "table9"], "table4, table8, imagenet"),
+    (["--dataset", "folder", "--root", "data"], "--suite, or --task"),
+    ([*TASK, "--split", "3:9"], "there are 5 images"),
+    ([*TASK, "--batch-size", "0"], "--batch-size is 0"),
+    ([*TASK, "--prior", "nowhere.pt"], "unknown prior"),
+    ([*TASK, "--lpips-weights", "nowhere.pth"], "no such file"),
+    ([*TASK, "--metrics-only", "a", "--compare", "a", "b"], "one of them"),
+    (["--metrics-only", "data"], "no evaluation"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    before = sorted(here.rglob("*"))
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert sorted(here.rglob("*")) == before
+
+
+def test_arguments_are_checked_before_anything_heavy(here: Path) -> None:
+    code = "import sys; from pag_inverse.cli.evaluate import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    line = [sys.executable, "-c", code, *TASK, "--split", "3:9"]
+    assert subprocess.run(line, capture_output=True, text=True).stdout == "False\n"
+
+
+def test_processes_with_different_settings_are_refused(here: Path) -> None:
+    code = (
+        "import os, sys; from pag_inverse.cli.evaluate import main\n"
+        "sys.exit(main([*sys.argv[1:], '--seed', os.environ['RANK']]))"
+    )
+    Path("run.py").write_text(code)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *QUICK, "--output", "out"], capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and "different settings: seed 0 (now 1)" in done.stderr
+    assert not Path("out").exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_in_a_browser(here: Path) -> None:
+    assert command.main([*QUICK, "--both", "--split", "0:2", "--output", "out"]) == 0
+    page = Path("out/report.html").read_text()
+    probe = """<script>
+    const cells = () => [...document.querySelectorAll("table.sortable tbody tr")].map(row => row.cells[0].textContent);
+    const first = cells(), head = document.querySelector("table.sortable th");
+    head.click(); const up = cells(); head.click(); const down = cells();
+    window.addEventListener("load", () => document.body.append("PROBE " + JSON.stringify({
+      loaded: [...document.images].every(image => image.complete && image.naturalWidth > 0),
+      images: document.images.length,
+      up, down, narrow: document.documentElement.scrollWidth <= window.innerWidth })));
+    </script>"""
+    Path("probe.html").write_text(page.replace("</body>", f"{probe}</body>"))
+    line = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--dump-dom"]
+    profile = f"--user-data-dir={here / 'profile'}"
+    done = subprocess.run([*line, profile, f"file://{here}/probe.html"], capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout.rpartition("PROBE ")[2].partition("</body>")[0])
+    assert found["loaded"] and found["images"] == 3 * 4 + 2 and found["narrow"]
+    assert found["up"] == sorted(found["up"]) and found["down"] == found["up"][::-1] and len(found["up"]) == 2

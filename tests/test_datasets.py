@@ -1,0 +1,93 @@
+"""Data sets as they are found on disk, their splits, and how they are dealt to processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pag_inverse.datasets import find_images, pick_split
+from pag_inverse.shards import FolderLock, Processes, held_beside
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_ffhq_is_the_same_flat_and_in_thousands_folders(tmp_path: Path) -> None:
+    flat = touch(tmp_path / "flat", "00001.png", "00000.png", "01000.png", ".hidden.png", "LICENSE.txt")
+    deep = touch(tmp_path / "deep", "00000/00001.jpg", "00000/00000.jpg", "01000/01000.jpg", ".cache/00002.jpg")
+    assert list(find_images("ffhq", flat)) == list(find_images("ffhq", deep)) == ["00000", "00001", "01000"]
+
+
+def test_imagenet_by_class_with_a_list_of_labels(tmp_path: Path) -> None:
+    images = find_images("imagenet", touch(tmp_path / "val", "n01/a_2.JPEG", "n02/a_1.JPEG", "n02/a_3.JPEG"))
+    (tmp_path / "list.txt").write_text("a_3.JPEG 0\nn01/a_2.JPEG 1\n\n")
+    assert list(pick_split("imagenet", images, str(tmp_path / "list.txt"))) == ["a_2", "a_3"]
+
+
+def test_a_folder_may_hold_one_name_twice_and_a_data_set_may_not(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/x.png", "b/x.png", "y.png")
+    images = find_images("folder", root)
+    assert list(images) == ["a__x", "b__x", "y"]
+    (tmp_path / "list.txt").write_text("b/x.png\n")
+    assert list(pick_split("folder", images, str(tmp_path / "list.txt"))) == ["b__x"]
+    with pytest.raises(ValueError, match="two pictures are named x"):
+        find_images("imagenet", root)
+
+
+def test_splits(tmp_path: Path) -> None:
+    names = [f"{i:05d}" for i in range(1003)]
+    images = {name: Path(name) for name in names}
+    assert list(pick_split("ffhq", images, None)) == names
+    assert list(pick_split("ffhq", images, "first-1k")) == names[:1000]
+    assert list(pick_split("folder", images, "5:7")) == ["00005", "00006"]
+    for split in ("7:5", "0:1004", "nowhere.txt"):
+        with pytest.raises(ValueError, match=r"split .*(START:STOP|first-1k)"):
+            pick_split("folder", images, split)
+    few = {name: images[name] for name in names if not 10 <= int(name) < 17}
+    with pytest.raises(ValueError, match=r"7 images are missing: 00010, 00011, 00012, 00013, 00014, \.\.\."):
+        pick_split("ffhq", few, "first-1k")
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no images"):
+        find_images("folder", tmp_path)
+    with pytest.raises(ValueError, match="no such folder"):
+        find_images("folder", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_every_image_is_dealt_once(world: int) -> None:
+    ids = [f"{i:02d}" for i in range(7)]
+    parts = [Processes(rank, world).deal(ids) for rank in range(world)]
+    assert sorted(image_id for part in parts for image_id in part) == ids
+    assert all(part == ids[rank::world] for rank, part in enumerate(parts))
+
+
+def test_the_environment_of_a_launcher() -> None:
+    assert Processes.of({}) == Processes(0, 1, 0)
+    launched = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "host"}
+    assert Processes.of(launched) == Processes(5, 8, 1)
+    with pytest.raises(ValueError, match="RANK"):
+        Processes.of({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "host"})
+    with pytest.raises(ValueError, match="torchrun"):
+        Processes.of({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def test_a_lock_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path / "rank-000.lock")
+    with pytest.raises(ValueError, match="another run"):
+        FolderLock(tmp_path / "rank-000.lock")
+    assert held_beside(tmp_path, []) == ["rank-000.lock"] and held_beside(tmp_path, ["rank-000.lock"]) == []
+    lock.release()
+    child = os.fork()
+    if child == 0:
+        FolderLock(tmp_path / "rank-000.lock")
+        os._exit(9)  # without a word, as a kill would
+    os.waitpid(child, 0)
+    FolderLock(tmp_path / "rank-000.lock").release()

@@ -14,6 +14,7 @@ from pag_inverse.settings import (
     FAMILIES,
     PROJECTIONS,
     SPACINGS,
+    STEP_SCALINGS,
     TRAINING_STEPS,
     VARIANCES,
     BetaConfig,
@@ -226,7 +227,10 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
     if "options" not in row:
         return default
     section = row.section("options")
-    readers: dict[str, Callable[[], object]] = {"spacing": lambda: section.choice("spacing", SPACINGS)}
+    readers: dict[str, Callable[[], object]] = {
+        "spacing": lambda: section.choice("spacing", SPACINGS),
+        "step_scaling": lambda: section.choice("step_scaling", STEP_SCALINGS),
+    }
     if solver == "dps":
         readers["variance"] = lambda: section.choice("variance", VARIANCES)
     else:

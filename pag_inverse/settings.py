@@ -13,6 +13,7 @@ ENCODINGS = ("sample", "mode")
 VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
+STEP_SCALINGS = ("constant", "sqrt_abar")
 TRAINING_STEPS = 1000
 
 
@@ -29,6 +30,7 @@ class SolverOptions:
     """Where the published programs and the equations differ; the defaults are the tables' own.
 
     `spacing` of the visited timesteps: `even`, as published, or `quadratic`: close together where little noise is left.
+    `step_scaling`: eta and gamma as they are (`constant`, as published), or times sqrt(abar) of the step.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
     one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
@@ -39,9 +41,11 @@ class SolverOptions:
     ddim_eta: float = 0.0
     variance: str = "fixed_small"
     spacing: str = "even"
+    step_scaling: str = "constant"
 
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
+        check_choice("step_scaling", self.step_scaling, STEP_SCALINGS)
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)

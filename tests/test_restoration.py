@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, Mo
 from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
 from pag_inverse.priors.base import Prior
 from pag_inverse.schedule import BETAS, Floats
-from pag_inverse.streams import operator_rng, stream_seed
+from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.05)
@@ -199,3 +200,21 @@ def test_psld_refuses_a_nonlinear_operator_unless_gamma_is_zero(latent: LatentPr
     with pytest.raises(ValueError, match="gamma to 0"):
         solve(y, operator, latent, PSLD(1.0, 0.1), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
     solve(y, operator, latent, PSLD(1.0, 0.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_step_sizes_that_follow_abar(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
+    """Of one step from the same state, the part that the data moves is sqrt(abar) times the constant one."""
+    prior = pixel if name == "dps" else latent
+    make = DPS if name == "dps" else functools.partial(PSLD, gamma=0.05, renoise_prediction=False, encode="mode")
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    y, z = operator.forward(images(1)), batch_draw([3])((1, *prior.state_shape(SHAPE)))
+    ends = []
+    for eta, scaling in ((0.0, "constant"), (0.5, "constant"), (0.5, "sqrt_abar")):
+        solver = make(eta, step_scaling=scaling) if name == "dps" or eta else PSLD(0.0, 0.0)
+        schedule = solver.schedule(prior, 10)
+        draw = batch_draw([5])
+        ends.append(solver.step(z, 6, schedule, y, NOISE, operator, prior, NoGuidance(), draw).z)
+    constant, scaled = ends[1] - ends[0], ends[2] - ends[0]
+    assert constant.abs().max() > 1e-3
+    torch.testing.assert_close(scaled, float(schedule.abar[6]) ** 0.5 * constant, atol=1e-5, rtol=1e-3)

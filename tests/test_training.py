@@ -130,7 +130,7 @@ def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
     ("change", "message"),
     [
         (["--data", "nowhere"], "no folder"),
-        (["--crops", "33:1"], "multiples of 16"),
+        (["--crops", "33:1"], "multiples of 32"),
         (["--crops", "many"], "64:0.8"),
         (["--kind", "latent"], "--autoencoder"),
         (["--crops", "512:1"], "512 pixels"),

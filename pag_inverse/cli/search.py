@@ -16,7 +16,7 @@ from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import SPACINGS
+from pag_inverse.settings import SPACINGS, STEP_SCALINGS
 
 EMBEDDED = {"dps": "pixel", "psld": "latent"}
 EXAMPLES = """examples:
@@ -42,6 +42,9 @@ def parser() -> Parser:
     p.add_argument("--layers", nargs="+", default=[], metavar="LAYER,...", help="each a set of layers to perturb")
     p.add_argument("--steps", type=int, nargs="+", default=[100])
     p.add_argument("--spacing", choices=SPACINGS, nargs="+", default=["quadratic"], help="of the timesteps")
+    p.add_argument(
+        "--step-scaling", choices=STEP_SCALINGS, default="sqrt_abar", help="of eta and gamma along the chain"
+    )
     p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
@@ -71,7 +74,10 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     psld = args.solver == "psld"
     ratios, ddim_etas = (args.gamma_ratio, args.ddim_eta) if psld else ([None], [0.0])
-    options = [SolverOptions(spacing=sp, ddim_eta=de) for sp, de in itertools.product(args.spacing, ddim_etas)]
+    options = [
+        SolverOptions(spacing=sp, ddim_eta=de, step_scaling=args.step_scaling)
+        for sp, de in itertools.product(args.spacing, ddim_etas)
+    ]
     for steps, option, eta, ratio, s in itertools.product(args.steps, options, args.eta, ratios, args.pag):
         for layers in args.layers if s > 0 else [""]:
             named = tuple(layers.split(",")) if layers else ()

@@ -12,7 +12,7 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
     """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
     options = row.options
     if name == "dps":
-        return DPS(row.eta, variance=options.variance, spacing=options.spacing)
+        return DPS(row.eta, variance=options.variance, spacing=options.spacing, step_scaling=options.step_scaling)
     if name == "psld":
         if row.gamma is None:
             raise ValueError("PSLD needs gamma")
@@ -23,5 +23,6 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             encode=options.encode,
             ddim_eta=options.ddim_eta,
             spacing=options.spacing,
+            step_scaling=options.step_scaling,
         )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

@@ -60,6 +60,24 @@ def measured_residual(y: Tensor, prediction: Tensor, operator: Operator) -> Tens
     return norms((y - prediction.detach()) * operator.measured(y))
 
 
+STEP_SCALINGS = ("constant", "sqrt_abar")
+
+
+def check_step_scaling(scaling: str) -> str:
+    """`constant` or `sqrt_abar`, else ValueError."""
+    if scaling not in STEP_SCALINGS:
+        raise ValueError(f"step_scaling is {scaling!r}; it must be one of {', '.join(STEP_SCALINGS)}")
+    return scaling
+
+
+def step_scale(scaling: str, schedule: Schedule, i: int) -> float:
+    """What multiplies the step sizes at step i: 1, or sqrt(abar).
+
+    x0 moves by up to 1 / sqrt(abar) for a unit move of x_t, so that a constant step overshoots where noise is strong.
+    """
+    return float(schedule.abar[i]) ** 0.5 if scaling == "sqrt_abar" else 1.0
+
+
 def check_step_size(name: str, value: float) -> float:
     """A step size: finite and not negative, else ValueError."""
     if not (math.isfinite(value) and value >= 0):

@@ -9,7 +9,15 @@ from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule, check_spacing
-from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, measured_residual, norms
+from pag_inverse.solvers.base import (
+    Solver,
+    StepOutput,
+    check_step_scaling,
+    check_step_size,
+    measured_residual,
+    norms,
+    step_scale,
+)
 
 FIXED_VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0}
 
@@ -18,13 +26,16 @@ class DPS(Solver):
     """x_{t-1} = ddpm_step(x_t, guided eps) - eta grad ||y - A(x0)||, x0 from the unguided eps, clamped to [-1, 1].
 
     eta: step size (Table 7); variance: of priors that have not learned theirs, `fixed_small` (beta-tilde) or
-    `fixed_large` (beta); spacing of the timesteps: `even`, as published, or `quadratic`.
+    `fixed_large` (beta); spacing of the timesteps: `even`, as published, or `quadratic`;
+    step_scaling: eta `constant`, as published, or times `sqrt_abar`.
     """
 
-    def __init__(self, eta: float, *, variance: str = "fixed_small", spacing: str = "even") -> None:
+    def __init__(
+        self, eta: float, *, variance: str = "fixed_small", spacing: str = "even", step_scaling: str = "constant"
+    ) -> None:
         if variance not in FIXED_VARIANCES:
             raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(FIXED_VARIANCES)}")
-        self.spacing = check_spacing(spacing)
+        self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.eta, self.fixed_fraction = check_step_size("eta", eta), FIXED_VARIANCES[variance]
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
@@ -52,4 +63,5 @@ class DPS(Solver):
         x0_guided = schedule.predict_x0(x_t, eps.guided, i).clamp(-1, 1)
         f = self.fixed_fraction if eps.variance_fraction is None else eps.variance_fraction
         x_prev = schedule.ddpm_step(x_t, x0_guided, i, f, draw(tuple(x_t.shape)) if i > 0 else None)  # 5
-        return StepOutput(x_prev - self.eta * grad, x0.detach(), measured_residual(y, y0, operator))
+        eta = self.eta * step_scale(self.step_scaling, schedule, i)
+        return StepOutput(x_prev - eta * grad, x0.detach(), measured_residual(y, y0, operator))

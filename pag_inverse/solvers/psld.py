@@ -9,7 +9,15 @@ from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule, check_spacing
-from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, measured_residual, norms
+from pag_inverse.solvers.base import (
+    Solver,
+    StepOutput,
+    check_step_scaling,
+    check_step_size,
+    measured_residual,
+    norms,
+    step_scale,
+)
 
 ENCODINGS = ("sample", "mode")
 
@@ -20,7 +28,8 @@ class PSLD(Solver):
     z0 comes from the unguided eps; nothing is clamped. eta, gamma: Table 5 (the published program's omega is eta).
     renoise_prediction: fresh measurement noise on A(D(z0)) before the residual, as published, False for the
     equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic;
-    spacing of the timesteps: `even`, as published, or `quadratic`.
+    spacing of the timesteps: `even`, as published, or `quadratic`; step_scaling: both step sizes `constant`, as
+    published, or times `sqrt_abar`.
     """
 
     def __init__(
@@ -32,12 +41,13 @@ class PSLD(Solver):
         encode: str = "sample",
         ddim_eta: float = 0.0,
         spacing: str = "even",
+        step_scaling: str = "constant",
     ) -> None:
         if encode not in ENCODINGS:
             raise ValueError(f"encode is {encode!r}; it must be one of {', '.join(ENCODINGS)}")
         self.eta, self.gamma = check_step_size("eta", eta), check_step_size("gamma", gamma)
         self.ddim_eta = check_step_size("ddim_eta", ddim_eta)
-        self.spacing = check_spacing(spacing)
+        self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.renoise_prediction, self.encode = renoise_prediction, encode
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
@@ -73,4 +83,5 @@ class PSLD(Solver):
             (grad,) = torch.autograd.grad(loss.sum(), z_t)
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
-        return StepOutput(z_prev - grad, x0.detach(), measured_residual(y, y0, operator))
+        scale = step_scale(self.step_scaling, schedule, i)
+        return StepOutput(z_prev - scale * grad, x0.detach(), measured_residual(y, y0, operator))

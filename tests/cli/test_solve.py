@@ -141,8 +141,8 @@ BAD_ARGUMENTS = [
 BAD_RUNS = [
     (["--prior", "nowhere"], "ffhq, imagenet, latent, pixel, sd15"),
     (["--prior", "ffhq", "--dataset", "ffhq"], "deepinv/diffunet"),
-    (["--layers", "input_blocks.9.1"], "middle_block.1"),
-    (["--size", "60"], "multiples of 8"),
+    (["--layers", "input_blocks.2.1"], "middle_block.1"),
+    (["--size", "60"], "multiples of 16"),
     (["--size", "24"], "kernel"),
 ]
 

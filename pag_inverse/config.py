@@ -230,6 +230,7 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
     readers: dict[str, Callable[[], object]] = {
         "spacing": lambda: section.choice("spacing", SPACINGS),
         "step_scaling": lambda: section.choice("step_scaling", STEP_SCALINGS),
+        "noise_floor": lambda: section.number("noise_floor"),
     }
     if solver == "dps":
         readers["variance"] = lambda: section.choice("variance", VARIANCES)

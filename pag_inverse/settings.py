@@ -31,6 +31,7 @@ class SolverOptions:
 
     `spacing` of the visited timesteps: `even`, as published, or `quadratic`: close together where little noise is left.
     `step_scaling`: eta and gamma as they are (`constant`, as published), or times sqrt(abar) of the step.
+    `noise_floor`: the data terms rest while the residual is at most so many sigma sqrt(m); 0, as published: never.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
     one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
@@ -42,10 +43,12 @@ class SolverOptions:
     variance: str = "fixed_small"
     spacing: str = "even"
     step_scaling: str = "constant"
+    noise_floor: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
         check_choice("step_scaling", self.step_scaling, STEP_SCALINGS)
+        check_number("noise_floor", self.noise_floor)
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)

@@ -91,7 +91,7 @@ BAD = [  # what is written, in place of what, and what the error names
     ("layers: [a.b]", "layers: []", "rows.mine.psld.with_pag.layers is [], not a list of names"),
     ("layers: [a.b]", "layers: [a.b, a.b]", "which names one twice"),
     ("encode: mode", "encode: mean", "rows.mine.psld.with_pag.options.encode is 'mean'"),
-    ("encode: mode", "variance: fixed_small", "options.variance is an unknown key; allowed: spacing, step_scaling, r"),
+    ("encode: mode", "variance: fixed_small", "options.variance is an unknown key; allowed: spacing, step_scaling, "),
     ("variance: fixed_large", "variance: 1", "rows.mine.dps.without_pag.options.variance is 1"),
     ("eta: 1.0, steps", "eta: 1.0, s: 1.0, steps", "rows.mine.dps.without_pag.s is an unknown key"),
     ("    dps:", "    ddrm:", "rows.mine.ddrm is an unknown key; allowed: dps, psld"),
@@ -294,7 +294,14 @@ def test_an_override_is_checked_too(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"encode": "mean"}, {"ddim_eta": 1.5}, {"variance": "learned"}, {"spacing": "log"}, {"step_scaling": "abar"}],
+    [
+        {"encode": "mean"},
+        {"ddim_eta": 1.5},
+        {"variance": "learned"},
+        {"spacing": "log"},
+        {"step_scaling": "abar"},
+        {"noise_floor": -1.0},
+    ],
 )
 def test_an_option_is_checked_too(change):
     with pytest.raises(ValueError, match=f"^{next(iter(change))} is "):

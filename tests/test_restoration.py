@@ -15,6 +15,7 @@ from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, Mo
 from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
 from pag_inverse.priors.base import Prior
 from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.solvers import StepOutput
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
@@ -186,6 +187,30 @@ def test_a_size_the_prior_cannot_take(pixel: PixelPrior) -> None:
     operator = GaussianBlur((3, 33, 32), 9, 1.5)
     with pytest.raises(ValueError, match=r"33 x 32.*multiples of 2"):
         solve(torch.zeros(1, 3, 33, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_the_data_terms_rest_below_the_noise_floor(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
+    """Of two images, the one whose residual is below the floor moves as without data, the other as published."""
+    prior = pixel if name == "dps" else latent
+    make = DPS if name == "dps" else functools.partial(PSLD, gamma=0.05, renoise_prediction=False, encode="mode")
+    free = DPS(0.0) if name == "dps" else PSLD(0.0, 0.0)
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    z = batch_draw([3, 4])((2, *prior.state_shape(SHAPE)))
+
+    def step(solver: Solver) -> StepOutput:
+        draw = batch_draw([5, 6])
+        return solver.step(z, 6, solver.schedule(prior, 10), y, NOISE, operator, prior, NoGuidance(), draw)
+
+    y = operator.forward(images(2))
+    unit = NOISE.sigma * y[0].numel() ** 0.5
+    smaller, larger = (published := step(make(0.5))).residual.argsort().tolist()
+    floor = float(published.residual.mean() / unit)
+    rested = step(make(0.5, noise_floor=floor))
+    assert torch.equal(rested.z[larger], published.z[larger])
+    torch.testing.assert_close(rested.z[smaller], step(free).z[smaller], atol=1e-6, rtol=0)
+    assert not torch.allclose(rested.z[smaller], published.z[smaller], atol=1e-4)
+    assert torch.equal(step(make(0.5, noise_floor=1e-9)).z, published.z)
 
 
 class Squared(GaussianBlur):

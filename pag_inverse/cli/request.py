@@ -173,7 +173,7 @@ def _row(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
 
 def _options(args: argparse.Namespace, options: SolverOptions) -> SolverOptions:
     own = {"psld": ("renoise_prediction", "encode", "ddim_eta"), "dps": ("variance",)}
-    shared = ("spacing", "step_scaling")
+    shared = ("spacing", "step_scaling", "noise_floor")
     for solver, names in own.items():
         for name in names:
             if getattr(args, name) is not None and args.solver != solver:

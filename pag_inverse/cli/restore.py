@@ -210,7 +210,7 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "prior": request.prior,
         "dataset": request.task.dataset,
         **row,
-        **{n: options[n] for n in (*own, "spacing", "step_scaling")},
+        **{n: options[n] for n in (*own, "spacing", "step_scaling", "noise_floor")},
         "cfg": request.cfg,
         "prompt": request.prompt,
         "operator": request.task.operator.name,

@@ -65,6 +65,7 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--variance", choices=("fixed_small", "fixed_large"), help="DPS: of priors that learned none")
     p.add_argument("--spacing", choices=("even", "quadratic"), help="of the timesteps")
     p.add_argument("--step-scaling", choices=("constant", "sqrt_abar"), help="of eta and gamma along the chain")
+    p.add_argument("--noise-floor", type=float, help="the data terms rest below so many sigma sqrt(m); 0: never")
     p.add_argument("--resize", choices=("bicubic", "reference"), default="bicubic")
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste the measured pixels")
 

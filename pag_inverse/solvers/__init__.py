@@ -12,7 +12,13 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
     """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
     options = row.options
     if name == "dps":
-        return DPS(row.eta, variance=options.variance, spacing=options.spacing, step_scaling=options.step_scaling)
+        return DPS(
+            row.eta,
+            variance=options.variance,
+            spacing=options.spacing,
+            step_scaling=options.step_scaling,
+            noise_floor=options.noise_floor,
+        )
     if name == "psld":
         if row.gamma is None:
             raise ValueError("PSLD needs gamma")
@@ -24,5 +30,6 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             ddim_eta=options.ddim_eta,
             spacing=options.spacing,
             step_scaling=options.step_scaling,
+            noise_floor=options.noise_floor,
         )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

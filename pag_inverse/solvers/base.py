@@ -78,6 +78,18 @@ def step_scale(scaling: str, schedule: Schedule, i: int) -> float:
     return float(schedule.abar[i]) ** 0.5 if scaling == "sqrt_abar" else 1.0
 
 
+def above_noise(residual: Tensor, floor: float, y: Tensor, noise: Noise, operator: Operator) -> Tensor | float:
+    """What multiplies the data step of each image, (B, 1, 1, 1): 0 where its residual is no more than the noise.
+
+    Morozov's discrepancy principle: ||y - A(x0)|| <= floor sigma sqrt(m) over the m values that were measured says
+    nothing more about the image. A floor of 0 is the published way: every step is taken.
+    """
+    if floor == 0:
+        return 1.0
+    unit = noise.sigma * operator.measured(y).flatten(1).sum(dim=1).sqrt()
+    return (residual > floor * unit).to(y.dtype)[:, None, None, None]
+
+
 def check_step_size(name: str, value: float) -> float:
     """A step size: finite and not negative, else ValueError."""
     if not (math.isfinite(value) and value >= 0):

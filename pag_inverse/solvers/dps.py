@@ -12,6 +12,7 @@ from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import (
     Solver,
     StepOutput,
+    above_noise,
     check_step_scaling,
     check_step_size,
     measured_residual,
@@ -27,16 +28,24 @@ class DPS(Solver):
 
     eta: step size (Table 7); variance: of priors that have not learned theirs, `fixed_small` (beta-tilde) or
     `fixed_large` (beta); spacing of the timesteps: `even`, as published, or `quadratic`;
-    step_scaling: eta `constant`, as published, or times `sqrt_abar`.
+    step_scaling: eta `constant`, as published, or times `sqrt_abar`; noise_floor: the data term rests while
+    ||y - A(x0)|| is at most so many sigma sqrt(m), 0 as published.
     """
 
     def __init__(
-        self, eta: float, *, variance: str = "fixed_small", spacing: str = "even", step_scaling: str = "constant"
+        self,
+        eta: float,
+        *,
+        variance: str = "fixed_small",
+        spacing: str = "even",
+        step_scaling: str = "constant",
+        noise_floor: float = 0.0,
     ) -> None:
         if variance not in FIXED_VARIANCES:
             raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(FIXED_VARIANCES)}")
         self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.eta, self.fixed_fraction = check_step_size("eta", eta), FIXED_VARIANCES[variance]
+        self.noise_floor = check_step_size("noise_floor", noise_floor)
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         return Schedule.ddpm(prior.betas, steps, self.spacing)
@@ -63,5 +72,6 @@ class DPS(Solver):
         x0_guided = schedule.predict_x0(x_t, eps.guided, i).clamp(-1, 1)
         f = self.fixed_fraction if eps.variance_fraction is None else eps.variance_fraction
         x_prev = schedule.ddpm_step(x_t, x0_guided, i, f, draw(tuple(x_t.shape)) if i > 0 else None)  # 5
-        eta = self.eta * step_scale(self.step_scaling, schedule, i)
-        return StepOutput(x_prev - eta * grad, x0.detach(), measured_residual(y, y0, operator))
+        residual = measured_residual(y, y0, operator)
+        scale = step_scale(self.step_scaling, schedule, i) * above_noise(residual, self.noise_floor, y, noise, operator)
+        return StepOutput(x_prev - self.eta * scale * grad, x0.detach(), residual)

@@ -12,6 +12,7 @@ from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import (
     Solver,
     StepOutput,
+    above_noise,
     check_step_scaling,
     check_step_size,
     measured_residual,
@@ -29,7 +30,8 @@ class PSLD(Solver):
     renoise_prediction: fresh measurement noise on A(D(z0)) before the residual, as published, False for the
     equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic;
     spacing of the timesteps: `even`, as published, or `quadratic`; step_scaling: both step sizes `constant`, as
-    published, or times `sqrt_abar`.
+    published, or times `sqrt_abar`; noise_floor: both terms rest while ||y - A(x0)|| is at most so many sigma sqrt(m),
+    0 as published.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class PSLD(Solver):
         ddim_eta: float = 0.0,
         spacing: str = "even",
         step_scaling: str = "constant",
+        noise_floor: float = 0.0,
     ) -> None:
         if encode not in ENCODINGS:
             raise ValueError(f"encode is {encode!r}; it must be one of {', '.join(ENCODINGS)}")
         self.eta, self.gamma = check_step_size("eta", eta), check_step_size("gamma", gamma)
         self.ddim_eta = check_step_size("ddim_eta", ddim_eta)
+        self.noise_floor = check_step_size("noise_floor", noise_floor)
         self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.renoise_prediction, self.encode = renoise_prediction, encode
 
@@ -83,5 +87,6 @@ class PSLD(Solver):
             (grad,) = torch.autograd.grad(loss.sum(), z_t)
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
-        scale = step_scale(self.step_scaling, schedule, i)
-        return StepOutput(z_prev - scale * grad, x0.detach(), measured_residual(y, y0, operator))
+        residual = measured_residual(y, y0, operator)
+        scale = step_scale(self.step_scaling, schedule, i) * above_noise(residual, self.noise_floor, y, noise, operator)
+        return StepOutput(z_prev - scale * grad, x0.detach(), residual)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.plans import SUITES, make_plan
-from pag_inverse.cli.solve import add_row, add_variants
+from pag_inverse.cli.solve import add_checkpoint, add_row, add_variants
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 from pag_inverse.datasets import FIRST_1K, KINDS
 from pag_inverse.shards import Processes
@@ -64,7 +64,7 @@ def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--output", type=Path, help="folder; by default results/evaluation")
     p.add_argument("--overwrite", action="store_true", help="start anew")
     p.add_argument("--weights-dir", type=Path, help="folder of published weights (or PAG_INVERSE_WEIGHTS)")
-    p.add_argument("--prior-config", type=Path, help="ADM's arguments, where its heads are not 64 wide")
+    add_checkpoint(p)
     p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
     p.add_argument("--log-json", action="store_true", help="progress as lines of JSON on stderr")
 

@@ -44,6 +44,7 @@ def parser() -> Parser:
 def _what(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--dataset", choices=KINDS, help="how the folder is laid out")
     p.add_argument("--root", type=Path, help="folder of the data set")
+    p.add_argument("--shuffle", action="store_true", help="in an order drawn from the seed; the results are the same")
     p.add_argument("--split", metavar=f"{FIRST_1K}|FILE|START:STOP", help="by default every image")
     p.add_argument("--suite", metavar=f"{'|'.join(SUITES)}|FILE.yaml", help="a whole table, with and without PAG")
     p.add_argument("--task", nargs="+", help=f"{', '.join(TASKS)}, or .yaml files written like theirs")
@@ -78,7 +79,7 @@ def _metrics(p: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: done; 1: images failed; 2: bad input, one line on stderr, nothing written; 130: stopped by Ctrl-C."""
+    """0: done; 1: images failed, or the disk did; 2: bad input, one line, nothing written; 130: stopped by Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         return run(args)

@@ -341,16 +341,20 @@ def test_arguments_are_checked_before_anything_heavy(here: Path) -> None:
     assert subprocess.run(line, capture_output=True, text=True).stdout == "False\n"
 
 
-def test_processes_with_different_settings_are_refused(here: Path) -> None:
+OWN = [("['--seed', rank]", "seed 0 (now 1)"), ("['--shuffle'] * int(rank)", "shuffle False (now True)")]
+
+
+@pytest.mark.parametrize("own, message", OWN)
+def test_processes_with_different_settings_are_refused(here: Path, own: str, message: str) -> None:
     code = (
         "import os, sys; from pag_inverse.cli.evaluate import main\n"
-        "sys.exit(main([*sys.argv[1:], '--seed', os.environ['RANK']]))"
+        f"rank = os.environ['RANK']; sys.exit(main([*sys.argv[1:], *{own}]))"
     )
     Path("run.py").write_text(code)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, *QUICK, "--output", "out"], capture_output=True, text=True, env=environment)
-    assert done.returncode != 0 and "different settings: seed 0 (now 1)" in done.stderr
+    assert done.returncode != 0 and f"different settings: {message}" in done.stderr
     assert not Path("out").exists()
 
 

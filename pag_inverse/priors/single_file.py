@@ -90,8 +90,10 @@ def _check_kind(state: State) -> None:
     if any(key.startswith("conditioner.") for key in state):
         raise ValueError("Stable Diffusion XL or a refiner; supported are 1.x and 2.x")
     first = _shape(state, f"{UNET}input_blocks.0.0.weight")
-    if first[1] != 4 or any(key.startswith(f"{UNET}label_emb") for key in state):
-        raise ValueError(f"a model for inpainting, depth, upscaling or variations ({first[1]} input channels, not 4)")
+    if first[1] != 4:
+        raise ValueError(f"{first[1]} input channels, not 4: it is no model for text to image")
+    if f"{UNET}label_emb.0.0.weight" in state or f"{UNET}label_emb.weight" in state:
+        raise ValueError("a class embedding (label_emb): models for upscaling or variations are not supported")
     known = (UNET, VAE, CLIP, OPEN_CLIP)
     foreign = [k for k in state if not k.startswith(known) and not SCHEDULE.fullmatch(k) and not IGNORED.fullmatch(k)]
     if foreign:

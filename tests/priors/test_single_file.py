@@ -305,7 +305,8 @@ FAULTS = [
     ({"add": "control_model.weight"}, "unknown key control_model.weight"),
     ({"add": "cond_stage_model.transformer.extra"}, "no text encoder"),
     ({"add": "conditioner.embedders.0.weight"}, "Stable Diffusion XL"),
-    ({"add": f"{UNET}label_emb.weight"}, "inpainting"),
+    ({"add": f"{UNET}label_emb.weight"}, "upscaling or variations"),
+    ({"widen": f"{UNET}input_blocks.0.0.weight"}, "9 input channels, not 4"),
     ({"add": "betas"}, "its betas are not"),
     ({"drop": "first_stage_model."}, "decoder.conv_in.weight is missing"),
     ({"drop": "cond_stage_model."}, "is missing"),
@@ -317,6 +318,8 @@ def test_a_wrong_file_is_one_line(originals: Any, tmp_path: Path, fault: dict[st
     state = dict(originals(1).state)
     if "remove" in fault:
         del state[fault["remove"]]
+    if "widen" in fault:
+        state[fault["widen"]] = torch.zeros(32, 9, 3, 3)
     if "add" in fault:
         state[fault["add"]] = torch.ones(1000)
     state = {k: v for k, v in state.items() if "drop" not in fault or not k.startswith(fault["drop"])}

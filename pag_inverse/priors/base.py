@@ -37,6 +37,8 @@ class Prior(abc.ABC):
     network was trained to predict: `epsilon`, or `v_prediction`, which is turned into eps here.
     """
 
+    prediction = "epsilon"
+
     def __init__(
         self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int, prediction: str = "epsilon"
     ) -> None:

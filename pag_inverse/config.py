@@ -42,6 +42,7 @@ __all__ = [
     "TaskConfig",
     "load_prior_config",
     "load_task",
+    "operator_size",
 ]
 
 TASKS = ("box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur")
@@ -70,7 +71,7 @@ def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size:
         dataset=dataset,
         solver=solver,
         pag=pag,
-        operator=operators[_operator_size(dataset, image_size)],
+        operator=operators[operator_size(dataset, image_size)],
         noise=noise.choice("name", NOISES),
         sigma=noise.number("sigma"),
         noise_in_hole="in_hole" not in noise or noise.flag("in_hole"),
@@ -136,8 +137,11 @@ def _shipped(folder: str) -> Traversable:
 PRIORS = tuple(sorted(f.name[:-5] for f in _shipped("priors").iterdir() if f.name.endswith(".yaml")))
 
 
-def _operator_size(dataset: str | None, image_size: int) -> int:
-    """The embedded priors' rows were tuned at 256 pixels; the tables' at 256 (DPS) and 512 (PSLD)."""
+def operator_size(dataset: str | None, image_size: int) -> int:
+    """Which of the two sizes' operators goes with pictures of a side.
+
+    The embedded priors' rows were tuned at 256 pixels; the tables' at 256 (DPS) and 512 (PSLD).
+    """
     return 256 if dataset == "natural" or image_size < _LARGE_FROM else 512
 
 

@@ -9,16 +9,29 @@ from typing import Any
 
 
 def append_line(path: Path, entry: dict[str, Any]) -> None:
-    """Append one entry in one write and bring it to the disk; a part that a kill left behind is closed off first."""
+    """Append one entry and bring it to the disk; a part that a kill left behind is closed off first.
+
+    Where the disk is full the file is left as it was and an OSError names it.
+    """
     line = json.dumps(entry) + "\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, ("\n" if torn else "").encode() + line.encode())
-        os.fsync(descriptor)
+        try:
+            write_all(descriptor, ("\n" if torn else "").encode() + line.encode())
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte: on a disk that fills, one call may write a part and say nothing."""
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

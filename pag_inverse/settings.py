@@ -14,6 +14,7 @@ VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
+PREDICTIONS = ("epsilon", "v_prediction")  # diffusers' words for what a network predicts
 TRAINING_STEPS = 1000
 
 

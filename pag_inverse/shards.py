@@ -25,12 +25,12 @@ class Processes:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Processes:
         """Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun and accelerate set them; ValueError where they disagree."""
-        rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+        rank, world = _whole(environment, "RANK", 0), _whole(environment, "WORLD_SIZE", 1)
         if not 0 <= rank < world:
             raise ValueError(f"RANK is {rank} and WORLD_SIZE {world}; a rank is from 0 to WORLD_SIZE - 1")
         if world > 1 and "MASTER_ADDR" not in environment:
-            raise ValueError("WORLD_SIZE is set without MASTER_ADDR; start several processes with torchrun")
-        return cls(rank, world, int(environment.get("LOCAL_RANK", rank)))
+            raise ValueError("WORLD_SIZE is set without MASTER_ADDR; torchrun or accelerate launch set both")
+        return cls(rank, world, _whole(environment, "LOCAL_RANK", rank))
 
     def deal(self, ids: Sequence[T]) -> list[T]:
         """This process's part: those whose position in the sorted list is `rank` modulo `world`."""
@@ -60,8 +60,15 @@ class Processes:
             dist.destroy_process_group()
 
 
+def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, str(default))
+    if not value.isdecimal():
+        raise ValueError(f"{name} is {value!r} in the environment; torchrun and accelerate launch set a whole number")
+    return int(value)
+
+
 class FolderLock:
-    """Holds a file of a folder for this process until it ends, however it ends; nothing stale is left by a kill."""
+    """Holds a file in a folder's `.locks` for this process until it ends: however it ends, nothing stale is left."""
 
     def __init__(self, path: Path) -> None:
         """Take the lock; ValueError where another process holds it."""
@@ -71,7 +78,7 @@ class FolderLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
-            raise ValueError(f"{path.parent}: another run is at work in this folder") from error
+            raise ValueError(f"{path.parent.parent}: another run is at work in this folder") from error
 
     def release(self) -> None:
         os.close(self._descriptor)

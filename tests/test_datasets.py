@@ -77,17 +77,20 @@ def test_the_environment_of_a_launcher() -> None:
         Processes.of({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "host"})
     with pytest.raises(ValueError, match="torchrun"):
         Processes.of({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(ValueError, match="RANK is 'x'"):
+        Processes.of({"RANK": "x"})
 
 
 def test_a_lock_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
-    lock = FolderLock(tmp_path / "rank-000.lock")
-    with pytest.raises(ValueError, match="another run"):
-        FolderLock(tmp_path / "rank-000.lock")
-    assert held_beside(tmp_path, []) == ["rank-000.lock"] and held_beside(tmp_path, ["rank-000.lock"]) == []
+    path = tmp_path / ".locks" / "rank-000.lock"
+    lock = FolderLock(path)
+    with pytest.raises(ValueError, match=f"{tmp_path}: another run"):
+        FolderLock(path)
+    assert held_beside(path.parent, []) == ["rank-000.lock"] and held_beside(path.parent, ["rank-000.lock"]) == []
     lock.release()
     child = os.fork()
     if child == 0:
-        FolderLock(tmp_path / "rank-000.lock")
+        FolderLock(path)
         os._exit(9)  # without a word, as a kill would
     os.waitpid(child, 0)
-    FolderLock(tmp_path / "rank-000.lock").release()
+    FolderLock(path).release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from types import SimpleNamespace
 
@@ -65,25 +66,31 @@ def restore(
 ) -> Tensor:
     layers = [layer.diffusers for layer in prior.layers()][:1]
     guidance = PerturbedAttentionGuidance(s, layers)
-    return solve(y, operator, prior, solver, guidance, noise=NOISE, steps=steps, seeds=seeds).x
+    plain = batch_draw(seeds)
+    draw = lambda shape: plain(shape).to(y)  # noqa: E731
+    return solve(y, operator, prior, solver, guidance, noise=NOISE, steps=steps, seeds=seeds, draw=draw).x
 
 
 @pytest.mark.parametrize("name", ["dps", "psld"])
 @pytest.mark.parametrize("task", ["box", "motion"])
 def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrior, tiny_sd: LatentPrior) -> None:
-    # The tiny latent networks are random, and a long run with them is chaotic; the pixel network is a trained one.
-    prior, solver, side, steps = (adm, DPS(0.5), 64, 20) if name == "dps" else (tiny_sd, PSLD(0.3, 0.03), 128, 5)
+    # In float64: in float32 other batches take other kernels, and a rounding can push an x0 across the clamp.
+    prior, solver, side, steps = (adm, DPS(0.5), 64, 2) if name == "dps" else (tiny_sd, PSLD(0.3, 0.03), 128, 1)
+    prior = copy.deepcopy(prior)
+    for network in (prior.unet, getattr(prior, "vae", prior.unet)):
+        network.double()
     shape = (3, side, side)
     operator: Operator
     if task == "box":
         operator = BoxInpainting(shape, [(3 + i, 4, 10, 12) for i in range(4)])
     else:
         operator = MotionBlur(shape, [operator_rng(0, str(i)) for i in range(4)], kernel_size=9)
-    y = operator.forward(images(4, side))
+    operator = operator.to("cpu", torch.float64)
+    y = operator.forward(images(4, side).double())
     together = restore(prior, solver, operator, y, [1, 2, 3, 4], steps=steps)
-    for i in (0, 2, 3):
+    for i in (0, 3):
         alone = restore(prior, solver, operator.select([i]), y[i : i + 1], [i + 1], steps=steps)
-        assert (together[i] - alone[0]).abs().max() < 1e-4
+        assert (together[i] - alone[0]).abs().max() < 1e-8
     assert (together[0] - together[1]).abs().max() > 1e-2
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.plans import SUITES, make_plan
-from pag_inverse.cli.solve import add_row, add_variants
+from pag_inverse.cli.solve import add_checkpoint, add_row, add_variants
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 from pag_inverse.datasets import FIRST_1K, KINDS
 from pag_inverse.shards import Processes
@@ -44,6 +44,7 @@ def parser() -> Parser:
 def _what(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--dataset", choices=KINDS, help="how the folder is laid out")
     p.add_argument("--root", type=Path, help="folder of the data set")
+    p.add_argument("--shuffle", action="store_true", help="in an order drawn from the seed; the results are the same")
     p.add_argument("--split", metavar=f"{FIRST_1K}|FILE|START:STOP", help="by default every image")
     p.add_argument("--suite", metavar=f"{'|'.join(SUITES)}|FILE.yaml", help="a whole table, with and without PAG")
     p.add_argument("--task", nargs="+", help=f"{', '.join(TASKS)}, or .yaml files written like theirs")
@@ -64,7 +65,7 @@ def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--output", type=Path, help="folder; by default results/evaluation")
     p.add_argument("--overwrite", action="store_true", help="start anew")
     p.add_argument("--weights-dir", type=Path, help="folder of published weights (or PAG_INVERSE_WEIGHTS)")
-    p.add_argument("--prior-config", type=Path, help="ADM's arguments, where its heads are not 64 wide")
+    add_checkpoint(p)
     p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
     p.add_argument("--log-json", action="store_true", help="progress as lines of JSON on stderr")
 
@@ -78,7 +79,7 @@ def _metrics(p: argparse._ArgumentGroup) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: done; 1: images failed; 2: bad input, one line on stderr, nothing written; 130: stopped by Ctrl-C."""
+    """0: done; 1: images failed, or the disk did; 2: bad input, one line, nothing written; 130: stopped by Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         return run(args)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pag_inverse.cli.picture_side import picture_side
 from pag_inverse.config import (
     DATASETS,
     PRIORS,
@@ -19,7 +20,6 @@ from pag_inverse.config import (
     OperatorConfig,
     SolverOptions,
     TaskConfig,
-    load_prior_config,
     load_task,
 )
 from pag_inverse.images import list_images
@@ -61,6 +61,7 @@ class Request:
     list_layers: bool
     weights_dir: Path | None
     prior_config: Path | None
+    prediction: str | None
     download: bool
 
 
@@ -101,6 +102,7 @@ def resolve(args: argparse.Namespace) -> Request:
                 "list_layers",
                 "weights_dir",
                 "prior_config",
+                "prediction",
                 "download",
             )
         },
@@ -137,7 +139,7 @@ def _load(args: argparse.Namespace) -> TaskConfig:
     if dataset is None and not complete and not args.list_layers:
         given = "--eta, --pag" + (" and --gamma" if args.solver == "psld" else "")
         raise ValueError(f"--dataset is needed with prior {prior} (ffhq or imagenet), unless {given} are given")
-    size = args.size or (load_prior_config(prior).image_size if prior in PRIORS else 256)
+    size = args.size or picture_side(prior)
     task = load_task(args.task, dataset, args.solver, image_size=size, pag=args.pag != 0)
     settings = {**task.operator.settings, **_operator_overrides(args, task)}
     in_hole = task.noise_in_hole if args.noise_in_hole is None else args.noise_in_hole

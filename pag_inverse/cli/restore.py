@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from operators import Noise, Operator, make_noise, make_operator
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
+from pag_inverse.cli.picture_side import picture_side
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
 from pag_inverse.cli.request import Request
 from pag_inverse.cli.results import Gathered, summarise, write
+from pag_inverse.config import operator_size
 from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.load import prompt_of
@@ -70,6 +72,7 @@ def restore(request: Request) -> int:
 def wire(request: Request, prior: Prior | None = None) -> Setup:
     """Make the objects that the request names; its prior is loaded unless it is given."""
     prior = prior or request_prior(request)
+    check_side(request, prior)
     row = request.row
     if request.prompt is not None and not (isinstance(prior, LatentPrior) and prior.empty is not None):
         raise ValueError(f"prior {prior.name} takes no prompt")
@@ -82,6 +85,13 @@ def wire(request: Request, prior: Prior | None = None) -> Setup:
     sigma = request.sigma
     noise = make_noise("gaussian", sigma) if sigma else make_noise("none")
     return Setup(prior, guidance, noise, request.size or prior.image_size)
+
+
+def check_side(request: Request, prior: Prior) -> None:
+    """ValueError where the operators were chosen for another size of pictures than the prior's turns out to be."""
+    sides = (picture_side(request.prior), prior.image_size)
+    if request.size is None and len({operator_size(request.task.dataset, side) for side in sides}) > 1:
+        raise ValueError(f"prior {prior.name} works at {prior.image_size} pixels: give --size {prior.image_size}")
 
 
 def at_picture_size(request: Request, operator: Operator) -> Request:
@@ -102,6 +112,7 @@ def request_prior(request: Request) -> Prior:
         weights_dir=request.weights_dir,
         download=request.download,
         config=request.prior_config,
+        prediction=request.prediction,
         device=request.device,
     )
 
@@ -227,6 +238,7 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "mask": request.mask and str(request.mask),
         "kernel": request.kernel and str(request.kernel),
         "device": request.device,
+        "prediction": setup.prior.prediction,
         "prior_sha256": weights_hash(setup.prior),
     }
 

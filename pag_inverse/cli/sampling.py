@@ -7,7 +7,7 @@ import hashlib
 import json
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -70,7 +70,7 @@ def evaluate(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
 
 def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
     ready = agreed(processes, lambda: prepare_cells(plan, processes, args))
-    theirs = processes.gather([cell.settings for cell in ready])
+    theirs = processes.gather([{**cell.settings, "shuffle": args.shuffle} for cell in ready])
     for other in theirs:
         for one, another in zip(theirs[0], other, strict=False):
             if said := differences(one, another):
@@ -78,8 +78,19 @@ def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int
     if any(len(other) != len(ready) for other in theirs):
         raise ValueError("the processes were started with different cells")
     lock = agreed(processes, lambda: FolderLock(plan.output / LOCKS / f"rank-{processes.rank:03d}.lock"))
-    agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
-    restore_cells(ready, processes, args.log_json)
+    try:
+        agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
+        return 1 if compute(ready, processes, args) else 0
+    except OSError as error:  # everything was checked: a disk that is full, or gone
+        print(f"evaluate: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
+        return 1
+    finally:
+        lock.release()
+
+
+def compute(ready: list[Ready], processes: Processes, args: argparse.Namespace) -> list[str]:
+    """Restore, score, report; a line for each image that failed."""
+    restore_cells(ready, processes, args)
     processes.gather(None)
     score([cell.saved for cell in ready], args, processes, ready[0].request.device)
     processes.gather(None)
@@ -88,8 +99,7 @@ def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int
         print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
         print(f"written to {report([cell.saved for cell in ready], args)}")
     processes.gather(None)
-    lock.release()
-    return 1 if failed else 0
+    return failed
 
 
 def agreed(processes: Processes, act: Any) -> Any:
@@ -161,9 +171,15 @@ def start(plan: Plan, ready: list[Ready], processes: Processes, overwrite: bool)
         cell.saved.start(cell.settings)
 
 
-def restore_cells(ready: list[Ready], processes: Processes, log: bool) -> None:
+def order_of(images: Iterable[str], shuffle: bool, seed: int) -> list[str]:
+    """The order of the work: sorted by id, or drawn, so that a part of a run is a fair sample of the whole."""
+    ids = list(images)
+    return [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))] if shuffle else ids
+
+
+def restore_cells(ready: list[Ready], processes: Processes, args: argparse.Namespace) -> None:
     """Each process restores its own images of every cell, without a word to the others."""
-    mine = processes.deal(list(ready[0].images))
+    mine = processes.deal(order_of(ready[0].images, args.shuffle, args.seed))
     left, finished = [], 0
     for cell in ready:
         whole, said = cell.saved.sort_out(mine)
@@ -174,10 +190,12 @@ def restore_cells(ready: list[Ready], processes: Processes, log: bool) -> None:
     if finished and processes.rank == 0:
         print(f"{finished} of {len(ready) * len(ready[0].images)} already finished", file=sys.stderr)
     folders, total = [cell.saved.folder for cell in ready], len(ready) * len(ready[0].images)
-    progress = Progress(folders, sum(map(len, left)), total, finished, processes, log)
-    for cell, ids in zip(ready, left, strict=True):
-        restore_cell(cell, ids, processes.rank, progress)
-    progress.close()
+    progress = Progress(folders, sum(map(len, left)), total, finished, processes, args.log_json)
+    try:
+        for cell, ids in zip(ready, left, strict=True):
+            restore_cell(cell, ids, processes.rank, progress)
+    finally:
+        progress.close()
 
 
 def restore_cell(cell: Ready, ids: list[str], rank: int, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
+from pag_inverse.settings import PREDICTIONS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -43,6 +44,11 @@ def _what(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--sigma", type=float, help="noise on the [-1, 1] range; by default the task's, 0.05")
     p.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"))
     p.add_argument("--prompt", help="for Stable Diffusion; by default the empty prompt")
+
+
+def add_checkpoint(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("--prior-config", type=Path, help="ADM's arguments, or the YAML that Stable Diffusion came with")
+    p.add_argument("--prediction", choices=PREDICTIONS, help="what the prior predicts, where its files do not tell it")
 
 
 def add_row(p: argparse._ArgumentGroup) -> None:
@@ -81,7 +87,7 @@ def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--dry-run", action="store_true", help="print what would be used and stop")
     p.add_argument("--list-layers", action="store_true", help="print the prior's self-attention layers and stop")
     p.add_argument("--weights-dir", type=Path, help="folder of published weights (or PAG_INVERSE_WEIGHTS)")
-    p.add_argument("--prior-config", type=Path, help="ADM's arguments, where its heads are not 64 wide")
+    add_checkpoint(p)
     p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
 
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
 from pag_inverse.prefix import SharedPrefix
-from pag_inverse.schedule import Floats
+from pag_inverse.schedule import Floats, T
+from pag_inverse.settings import PREDICTIONS
+from pag_inverse.yaml_reader import check_choice
 
 Draw = Callable[[tuple[int, ...]], Tensor]
 
@@ -28,14 +31,21 @@ class Prediction:
 
 
 class Prior(abc.ABC):
-    """A pre-trained eps-predicting diffusion model on a state z: the image itself, or its latent.
+    """A pre-trained diffusion model on a state z: the image itself, or its latent.
 
-    `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by.
+    `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by, `prediction` what the
+    network was trained to predict: `epsilon`, or `v_prediction`, which is turned into eps here.
     """
 
-    def __init__(self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
+    prediction = "epsilon"
+
+    def __init__(
+        self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int, prediction: str = "epsilon"
+    ) -> None:
         self.unet = unet.eval().requires_grad_(False)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
+        self.prediction = check_choice("prediction", prediction, PREDICTIONS)
+        self._abar = np.cumprod(1 - np.asarray(betas, dtype=np.float64))
         self.source: Path | None = None  # where it was loaded from
         self._twins: dict[tuple[str, ...], tuple[Any, SharedPrefix]] = {}
         self._last: tuple[Any, ...] | None = None  # what the prefixes were recorded for
@@ -67,7 +77,7 @@ class Prior(abc.ABC):
             for prefix in prefixes:
                 prefix.recording = False
         self._last = (weakref.ref(z), z._version, int(t), condition)
-        return self._split(output)
+        return self._split(output, z, t)
 
     @torch.no_grad()
     def predict_perturbed(self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None) -> Tensor:
@@ -81,7 +91,8 @@ class Prior(abc.ABC):
             self._twins[key] = perturbed_twin(self.unet, key), SharedPrefix(self.unet, key, self._try)
         whole, prefix = self._twins[key]
         reuse = bool(prefix.recorded) and self._is_last(z, t, condition)
-        eps = self._split(self._run(prefix.twin if reuse else whole, z.detach(), t, condition)).eps
+        output = self._run(prefix.twin if reuse else whole, z.detach(), t, condition)
+        eps = self._split(output, z.detach(), t).eps
         prefix.recorded.clear()
         return eps
 
@@ -109,12 +120,19 @@ class Prior(abc.ABC):
         timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
         return unet(z, timesteps).sample
 
-    def _split(self, output: Tensor) -> Prediction:
+    def _split(self, output: Tensor, z: Tensor, t: int) -> Prediction:
         channels = self.unet.config.in_channels
         if output.shape[1] == channels:
-            return Prediction(output, None)
-        eps, v = output.split(channels, dim=1)
-        return Prediction(eps, ((v + 1) / 2).detach())
+            return Prediction(self._eps(output, z, t), None)
+        predicted, variance = output.split(channels, dim=1)
+        return Prediction(self._eps(predicted, z, t), ((variance + 1) / 2).detach())
+
+    def _eps(self, predicted: Tensor, z: Tensor, t: int) -> Tensor:
+        """eps, from v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, 2022) where the network predicts that."""
+        if self.prediction == "epsilon":
+            return predicted
+        abar = float(self._abar[min(int(t), T - 1)])  # PSLD's network sees timesteps up to 1000
+        return abar**0.5 * predicted + (1 - abar) ** 0.5 * z
 
     def _check_image_shape(self, image_shape: tuple[int, ...]) -> None:
         c, h, w = image_shape

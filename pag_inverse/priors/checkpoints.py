@@ -6,47 +6,68 @@ import json
 import pickle
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pag_inverse.priors.adm import build_unet, read_layout
 from pag_inverse.schedule import BETAS, Floats, T
+from pag_inverse.settings import PREDICTIONS
 
-MODELS: dict[str, Any] = {m.__name__: m for m in (UNet2DModel, UNet2DConditionModel, AutoencoderKL)}
+MODELS: dict[str, Any] = {m.__name__: m for m in (UNet2DModel, UNet2DConditionModel, AutoencoderKL, VQModel)}
 ADM_SETTINGS = ("num_head_channels", "num_heads", "use_new_attention_order", "image_size")
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, or of a torch file without running any code it may hold."""
+    """The tensors of a `.safetensors`, or of a torch file without running any code it may hold.
+
+    Of a training checkpoint with more beside them, those of its `state_dict`.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with harmless_globals():
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded"
+            f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded; "
+            "a .safetensors of the same weights can be"
         ) from error
     except (RuntimeError, EOFError, SafetensorError, struct.error, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {first_line(error)}") from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path} is no state dict of tensors")
     return dict(state)
+
+
+class _Named:
+    """Stands for a class that a checkpoint only mentions."""
+
+
+def harmless_globals() -> AbstractContextManager[None]:
+    """Read the published Stable Diffusion `.ckpt` too: they name a callback of their trainer, which is not imported."""
+    allow = getattr(torch.serialization, "safe_globals", None)  # torch 2.5 has it
+    names = ("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",)
+    return allow([(_Named, name) for name in names]) if allow else nullcontext()
 
 
 def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def load_adm(path: Path, *, head_channels: int = 64, config: Path | None = None) -> tuple[UNet2DModel, int]:
+def load_adm(
+    path: Path, state: Mapping[str, Tensor], *, head_channels: int = 64, config: Path | None = None
+) -> tuple[UNet2DModel, int]:
     """An OpenAI-ADM checkpoint and its image size: 256, or what `config`, a file of ADM's own arguments, says."""
     settings = _read_adm_config(config) if config else {}
-    state = load_state(path)
     try:
         head_channels = _head_channels(settings, state, head_channels)
         layout = read_layout(state, head_channels, bool(settings.get("use_new_attention_order", False)))
@@ -77,20 +98,42 @@ def load_model(folder: Path, *kinds: str) -> Any:
     return model
 
 
+def scheduler_file(folder: Path) -> Path | None:
+    """The settings of a diffusers folder's scheduler: in `scheduler`, or beside the network where there is but one."""
+    for file in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if file.exists():
+            return file
+    return None
+
+
 def read_betas(folder: Path, default: Floats) -> Floats:
     """The betas of a diffusers folder's scheduler, or `default` where it has none."""
-    file = folder / "scheduler" / "scheduler_config.json"
-    if not file.exists():
+    file = scheduler_file(folder)
+    if file is None:
         return default
     config = read_json(file)
     schedule, steps = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", T)
-    prediction = config.get("prediction_type", "epsilon")
-    if schedule not in BETAS or steps != T or prediction != "epsilon":
+    if schedule not in BETAS or steps != T:
         raise ValueError(
-            f"{file}: beta_schedule {schedule}, {steps} steps, prediction_type {prediction}; "
-            f"supported are {' and '.join(BETAS)}, {T} steps, epsilon"
+            f"{file}: beta_schedule {schedule}, {steps} steps; supported are {' and '.join(BETAS)}, {T} steps"
         )
+    for name in ("rescale_betas_zero_snr", "trained_betas"):
+        if config.get(name):
+            raise ValueError(f"{file}: {name} is not supported")
     return BETAS[schedule](float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02)))
+
+
+def read_prediction(folder: Path, given: str | None) -> str | None:
+    """What a diffusers folder's network predicts, as its scheduler says; `given` where it has none."""
+    file = scheduler_file(folder)
+    if file is None:
+        return given
+    found = read_json(file).get("prediction_type", "epsilon")
+    if found not in PREDICTIONS:
+        raise ValueError(f"{file}: prediction_type {found}; supported are {' and '.join(PREDICTIONS)}")
+    if given not in (None, found):
+        raise ValueError(f"{file} says {found}, not {given}: leave the prediction out, or mend the file")
+    return str(found)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -150,6 +193,11 @@ def _head_channels(settings: dict[str, Any], state: Mapping[str, Tensor], defaul
 
 
 def _read_adm_config(file: Path) -> dict[str, Any]:
+    return {k: v for k, v in read_settings(file).items() if k in ADM_SETTINGS}
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A JSON or YAML file of settings."""
     if file.suffix in (".yaml", ".yml"):
         import yaml
 
@@ -161,4 +209,4 @@ def _read_adm_config(file: Path) -> dict[str, Any]:
             raise ValueError(f"{file} holds no table of settings")
     else:
         content = read_json(file)
-    return {k: v for k, v in content.items() if k in ADM_SETTINGS}
+    return content

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
@@ -22,16 +21,17 @@ class LatentPrior(Prior):
     def __init__(
         self,
         unet: Any,
-        vae: AutoencoderKL,
+        vae: Any,
         betas: Floats,
         *,
         empty: Tensor | None = None,
         name: str = "latent",
         image_size: int = 512,
+        prediction: str = "epsilon",
     ) -> None:
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         multiple = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
-        super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size)
+        super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size, prediction=prediction)
         self.vae = vae.eval().requires_grad_(False)
         self.empty = empty
 

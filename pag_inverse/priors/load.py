@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_config
-from pag_inverse.priors import checkpoints
+from pag_inverse.priors import checkpoints, single_file
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.priors.pixel import PixelPrior
+from pag_inverse.priors.quantised import QuantisedLatentPrior
 from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.settings import PREDICTIONS
+from pag_inverse.yaml_reader import check_choice
 
 EMBEDDED = Path(__file__).parent
 TORCH_FILES = (".pt", ".pth", ".ckpt", ".safetensors")
@@ -24,21 +28,27 @@ def load_prior(
     weights_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     config: str | os.PathLike[str] | None = None,
+    prediction: str | None = None,
     device: str = "cpu",
 ) -> Prior:
     """Load a prior: an embedded one (`pixel`, `latent`), a published one (`ffhq`, `imagenet`, `sd15`), or a path.
 
     A path is an OpenAI-ADM state dict (`config`: a JSON or YAML of ADM's arguments where its heads are not 64 wide),
-    or a diffusers folder: `unet` alone, or `unet` and `vae`, with `text_encoder` for Stable Diffusion. Published
-    files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's cache;
-    nothing is fetched unless `download`. ValueError names what is missing or wrong.
+    Stable Diffusion 1.x or 2.x in one `.safetensors` or `.ckpt` (`config`: its original YAML), or a diffusers folder:
+    a UNet2DModel alone or in `unet`, or `unet` and `vae` or `vqvae`, with `text_encoder` for Stable Diffusion.
+    `prediction`, `epsilon` or `v_prediction`, is needed where neither a scheduler's nor an original config tells it:
+    both kinds of Stable Diffusion 2.x look alike.
+
+    Published files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's
+    cache; nothing is fetched unless `download`. ValueError names what is missing or wrong.
     """
     config = Path(config) if config is not None else None
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
+    check_choice("prediction", prediction or PREDICTIONS[0], PREDICTIONS)
     path = find_weights(known, weights_dir, download) if known else Path(name)
     if not path.exists():
         raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
-    prior = _load_path(path, known, config)
+    prior = _load_path(path, known, config, prediction)
     prior.source = path
     prior.name = known.name if known else path.stem
     prior.unet.to(device)
@@ -51,6 +61,8 @@ def prompt_of(prior: Prior, prompt: str) -> Tensor:
     """The embedding of a prompt by the text encoder that lies beside a prior's networks; ValueError where none does."""
     if prior.source is None:
         raise ValueError(f"prior {prior.name} was not loaded from a folder, so it has no text encoder")
+    if prior.source.is_file():
+        raise ValueError(f"{prior.source} holds no tokenizer, which a prompt needs; a diffusers folder does")
     return checkpoints.prompt_embedding(prior.source, prompt).to(prior.device)
 
 
@@ -102,32 +114,50 @@ def _from_hub(config: PriorConfig, download: bool) -> Path | None:
         ) from error
 
 
-def _load_path(path: Path, known: PriorConfig | None, config: Path | None) -> Prior:
+def _load_path(path: Path, known: PriorConfig | None, config: Path | None, prediction: str | None) -> Prior:
     if path.is_file():
         if path.suffix not in TORCH_FILES:
             raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
+        state = checkpoints.load_state(path)
+        if single_file.is_latent_diffusion(state):
+            return single_file.load_stable_diffusion(path, state, config, prediction)
         unet, image_size = checkpoints.load_adm(
-            path, head_channels=(known and known.head_channels) or 64, config=config
+            path, state, head_channels=(known and known.head_channels) or 64, config=config
         )
-        return PixelPrior(unet, _betas(known, "linear"), image_size=image_size)
-    if (path / "vae").is_dir():
-        return _load_latent(path, known)
+        predicted = prediction or "epsilon"
+        return PixelPrior(unet, _betas(known, "linear"), image_size=image_size, prediction=predicted)
+    predicted = checkpoints.read_prediction(path, prediction) or "epsilon"
+    for autoencoder in ("vae", "vqvae"):
+        if (path / autoencoder).is_dir():
+            return _load_latent(path, path / autoencoder, known, prediction)
     folder = path / "unet" if (path / "unet").is_dir() else path
     unet = checkpoints.load_model(folder, "UNet2DModel")
     betas = checkpoints.read_betas(path, _betas(known, "linear"))
-    return PixelPrior(unet, betas, image_size=unet.config.sample_size or 256)
+    return PixelPrior(unet, betas, image_size=unet.config.sample_size or 256, prediction=predicted)
 
 
-def _load_latent(path: Path, known: PriorConfig | None) -> LatentPrior:
+def _load_latent(path: Path, autoencoder: Path, known: PriorConfig | None, prediction: str | None) -> LatentPrior:
     unet = checkpoints.load_model(path / "unet", "UNet2DModel", "UNet2DConditionModel")
-    vae = checkpoints.load_model(path / "vae", "AutoencoderKL")
+    vae = load_autoencoder(autoencoder)
     prompted = type(unet).__name__ == "UNet2DConditionModel"
+    predicted = checkpoints.read_prediction(path, prediction)
+    if predicted is None:
+        predicted = single_file.stable_diffusion_prediction(path, unet) if prompted else "epsilon"
     empty = checkpoints.empty_prompt_embedding(path) if prompted else None
     betas = checkpoints.read_betas(path, _betas(known, "scaled_linear"))
     size = (
         known.image_size if known else (unet.config.sample_size or 64) * 2 ** (len(vae.config.block_out_channels) - 1)
     )
-    return LatentPrior(unet, vae, betas, empty=empty, image_size=size)
+    kind = QuantisedLatentPrior if type(vae).__name__ == "VQModel" else LatentPrior
+    return kind(unet, vae, betas, empty=empty, image_size=size, prediction=predicted)
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """An AutoencoderKL, or a VQModel: where such a one's config names no scale its latents are not scaled."""
+    vae = checkpoints.load_model(folder, "AutoencoderKL", "VQModel")
+    if type(vae).__name__ == "VQModel" and "scaling_factor" not in checkpoints.read_json(folder / "config.json"):
+        vae.register_to_config(scaling_factor=1.0)  # ldm-celebahq-256, not diffusers' later default of 0.18215
+    return vae
 
 
 def _betas(known: PriorConfig | None, schedule: str) -> Floats:

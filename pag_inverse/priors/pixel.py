@@ -12,9 +12,17 @@ from pag_inverse.schedule import Floats
 class PixelPrior(Prior):
     """An unconditional U-Net on images (B, 3, H, W) in [-1, 1], with or without a learned variance (ADM)."""
 
-    def __init__(self, unet: UNet2DModel, betas: Floats, *, name: str = "pixel", image_size: int = 256) -> None:
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        betas: Floats,
+        *,
+        name: str = "pixel",
+        image_size: int = 256,
+        prediction: str = "epsilon",
+    ) -> None:
         multiple = 2 ** (len(unet.config.block_out_channels) - 1)
-        super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size)
+        super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size, prediction=prediction)
 
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check_image_shape(image_shape)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from pag_inverse.cli import evaluate as command
 from pag_inverse.cli.plans import make_plan
 from pag_inverse.cli.report import PAPER, paper_figure
 from pag_inverse.images import bundled_photograph, prepare, write_png
-from pag_inverse.json_lines import read_lines
+from pag_inverse.json_lines import append_line, read_lines
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 TASK = ["--dataset", "folder", "--root", "data", "--task", "gaussian_deblur", "--solver", "dps"]
@@ -41,11 +45,42 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def started(*arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    line = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), *arguments]
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node")
+_PLAIN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", *_PLAIN, "--num_processes")
+
+
+def started(*arguments: str, processes: int = 1, launcher: tuple[str, ...] = TORCHRUN) -> subprocess.Popen[str]:
+    several = ["-m", *launcher, str(processes)] if processes > 1 else []
+    line = [sys.executable, *several, str(SCRIPT), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def tiny_latent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unconditional latent model in a diffusers folder."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+
+    folder = tmp_path_factory.mktemp("tiny_latent")
+    torch.manual_seed(0)
+    UNet2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=32,
+    ).save_pretrained(folder / "unet")
+    AutoencoderKL(
+        block_out_channels=(32, 32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+    ).save_pretrained(folder / "vae")
+    DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear").save_pretrained(folder / "scheduler")
+    return folder
 
 
 def pictures(folder: str, cell: str = CELL) -> dict[str, np.ndarray]:
@@ -80,6 +115,90 @@ def test_processes_and_batches_do_not_change_a_result(here: Path) -> None:
     assert command.main([*QUICK, "--output", "three"]) == 0  # on another number of processes
     assert before == {path: path.stat().st_mtime_ns for path in Path("three", CELL).glob("restorations/*")}
     assert len(lines("three")) == 5
+
+
+def test_launched_by_accelerate_in_a_drawn_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = started(*QUICK, "--output", "two", "--shuffle", processes=2, launcher=ACCELERATE)
+    assert command.main([*QUICK, "--output", "one"]) == 0
+    told = run.communicate(timeout=300)[1]
+    if "--multi_gpu" in told or "ackend" in told:
+        pytest.skip(f"accelerate does not launch on this machine: {told.splitlines()[-1]}")
+    assert run.returncode == 0, told
+    same("one", "two")
+    names = {path.name for path in Path("two", CELL).glob("rank-*")}
+    assert names == {"rank-000.jsonl", "rank-001.jsonl"}
+    capsys.readouterr()
+    assert command.main([*QUICK, "--output", "shuffled", "--shuffle", "--batch-size", "2", "--log-json"]) == 0
+    order = [json.loads(line)["image"] for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    assert sorted(order) == list("01234") != order
+    same("one", "shuffled")
+
+
+def test_psld_with_a_prior_of_ones_own(here: Path, tiny_latent: Path) -> None:
+    args = ["--dataset", "folder", "--root", "data", "--task", "gaussian_deblur", "--solver", "psld", "--both"]
+    args += ["--prior", str(tiny_latent), "--rows", "ffhq", "--size", "64", "--steps", "2"]
+    args += ["--layers", "middle_block.1"]
+    assert command.main([*args, "--output", "one"]) == 0
+    assert command.main([*args, "--output", "three", "--batch-size", "3", "--shuffle"]) == 0
+    for cell in ("gaussian_deblur_psld", "gaussian_deblur_psld_pag"):
+        first, second = pictures("one", cell), pictures("three", cell)
+        assert len(first) == 5 and all(np.abs(first[name] - second[name]).max() <= 1 for name in first)
+    assert json.loads(Path("one", cell, "settings.json").read_text())["eta"] == 0.1  # Table 5
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_files_that_cannot_grow(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, and what is finished stays."""
+    assert command.main([*QUICK, "--output", "whole"]) == 0
+    shutil.copytree("whole", "out")
+    for path in Path("out").rglob("3*"):
+        path.unlink()
+    capsys.readouterr()
+    with largest_file(30_000):  # a measurement has 49,280 bytes
+        assert command.main([*QUICK, "--output", "out"]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert re.search(r"evaluate: .*3\.npy.*; what is finished is kept, and the same command goes on", error[-1])
+    assert set(pictures("out")) == {"0.png", "1.png", "2.png", "4.png"} and not list(Path("out").rglob("*.tmp"))
+    assert command.main([*QUICK, "--output", "out"]) == 0
+    assert len(lines("out")) == 6  # only the one
+    same("out", "whole")
+
+
+def test_a_disk_that_fills(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = here / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        assert command.main([*QUICK, "--output", "disk/out"]) == 1
+        assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+        finished = [entry["image"] for entry in lines("disk/out")]
+        assert finished == ["0", "1", "2", "3"]
+        shutil.copytree("disk/out", "out")  # to where there is room
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert command.main([*QUICK, "--output", "out"]) == 0
+    assert [entry["image"] for entry in lines("out")] == [*finished, "4"]
+
+
+def test_a_line_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"image": "a"})
+    before = path.read_bytes()
+    with largest_file(len(before) + 10), pytest.raises(OSError, match=r"lines\.jsonl"):
+        append_line(path, {"image": "b" * 100})
+    assert path.read_bytes() == before
+    append_line(path, {"image": "c"})
+    assert read_lines(path) == ([{"image": "a"}, {"image": "c"}], 0)
 
 
 def test_killed_and_resumed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,16 +341,20 @@ def test_arguments_are_checked_before_anything_heavy(here: Path) -> None:
     assert subprocess.run(line, capture_output=True, text=True).stdout == "False\n"
 
 
-def test_processes_with_different_settings_are_refused(here: Path) -> None:
+OWN = [("['--seed', rank]", "seed 0 (now 1)"), ("['--shuffle'] * int(rank)", "shuffle False (now True)")]
+
+
+@pytest.mark.parametrize("own, message", OWN)
+def test_processes_with_different_settings_are_refused(here: Path, own: str, message: str) -> None:
     code = (
         "import os, sys; from pag_inverse.cli.evaluate import main\n"
-        "sys.exit(main([*sys.argv[1:], '--seed', os.environ['RANK']]))"
+        f"rank = os.environ['RANK']; sys.exit(main([*sys.argv[1:], *{own}]))"
     )
     Path("run.py").write_text(code)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "run.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, *QUICK, "--output", "out"], capture_output=True, text=True, env=environment)
-    assert done.returncode != 0 and "different settings: seed 0 (now 1)" in done.stderr
+    assert done.returncode != 0 and f"different settings: {message}" in done.stderr
     assert not Path("out").exists()
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from operators import GaussianNoise, MotionBlur
+from operators import GaussianNoise, MotionBlur, make_operator
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, Solver, load_prior, load_task, solve
 from pag_inverse.images import bundled_photograph, prepare
 from pag_inverse.priors import load
 from pag_inverse.solvers import make_solver
-from pag_inverse.streams import operator_rng
+from pag_inverse.streams import batch_draw, operator_rng
 
 NAMES = ("pixel", "latent")
 
@@ -79,3 +79,26 @@ def test_motion_is_undone(name: str) -> None:
         for k in range(2)
     ]
     assert psnr(torch.stack(samples).mean(dim=0), x) > psnr(y, x)
+
+
+def test_a_batch_in_float64_is_its_images_one_by_one() -> None:
+    """Two steps from pure noise, where a rounding of float32 in eps can push an x0 across the clamp."""
+    prior = load_prior("pixel")
+    prior.unet.double()
+    task = load_task("box_inpainting", "natural", "dps", image_size=64, pag=True)
+    row = task.hyperparameters
+    assert row is not None
+    guidance = PerturbedAttentionGuidance(row.s, prior.resolve_layers(row.layers))
+    x, noise = photographs(64).double(), GaussianNoise(0.05)
+
+    def restored(which: list[int]) -> Tensor:
+        rngs = [operator_rng(0, str(i)) for i in which]
+        operator = make_operator("box_inpainting", (3, 64, 64), task.operator.settings, rngs).to("cpu", torch.float64)
+        draws = [batch_draw([seed + i for i in which]) for seed in (10, 20)]
+        y = noise(operator.forward(x[which]), lambda shape: draws[0](shape).double())
+        draw = lambda shape: draws[1](shape).double()  # noqa: E731
+        solver = make_solver("dps", row.at_side(64))
+        return solve(y, operator, prior, solver, guidance, noise=noise, steps=2, seeds=which, draw=draw).x
+
+    singles = torch.cat([restored([i]) for i in range(2)])
+    torch.testing.assert_close(restored([0, 1]), singles, atol=1e-9, rtol=0)

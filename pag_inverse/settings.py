@@ -14,6 +14,7 @@ VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
+PRECISIONS = ("float32", "bfloat16", "float16")
 TRAINING_STEPS = 1000
 
 

@@ -55,6 +55,11 @@ class Request:
     samples: int
     batch_size: int
     device: str
+    precision: str
+    tf32: bool | None
+    compile: bool
+    channels_last: bool
+    low_memory: bool
     output: Path
     overwrite: bool
     dry_run: bool
@@ -96,6 +101,11 @@ def resolve(args: argparse.Namespace) -> Request:
                 "samples",
                 "batch_size",
                 "device",
+                "precision",
+                "tf32",
+                "compile",
+                "channels_last",
+                "low_memory",
                 "overwrite",
                 "dry_run",
                 "list_layers",
@@ -122,6 +132,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {args.seed}; it must not be negative")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", args.device):
         raise ValueError(f"unknown device {args.device!r}; there are cpu, cuda, cuda:N, mps")
+    if args.precision == "float16" and args.device == "cpu":
+        raise ValueError("--precision float16 is hundreds of times slower on a processor; there is bfloat16")
 
 
 def _load(args: argparse.Namespace) -> TaskConfig:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -97,13 +96,24 @@ def request_prior(request: Request) -> Prior:
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
+    allow_tf32(request.tf32)
     return load_prior(
         request.prior,
         weights_dir=request.weights_dir,
         download=request.download,
         config=request.prior_config,
         device=request.device,
+        precision=request.precision,
+        compile=request.compile,
+        channels_last=request.channels_last,
+        low_memory=request.low_memory,
     )
+
+
+def allow_tf32(allowed: bool | None) -> None:
+    """Let the GPU round float32 factors to 10 bits of mantissa; None leaves torch's own choice."""
+    if allowed is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
@@ -227,12 +237,13 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "mask": request.mask and str(request.mask),
         "kernel": request.kernel and str(request.kernel),
         "device": request.device,
+        "precision": request.precision,
+        **({} if request.tf32 is None else {"tf32": request.tf32}),
         "prior_sha256": weights_hash(setup.prior),
     }
 
 
 def weights_hash(prior: Prior) -> str:
     """A hash of the prior's tensors, the same wherever they were read from."""
-    networks = [prior.unet, *([prior.vae] if isinstance(prior, LatentPrior) else [])]
-    tensors = (t for network in networks for t in network.state_dict().values())
-    return sha256(np.ascontiguousarray(t.detach().cpu().numpy()).tobytes() for t in tensors)
+    tensors = (t.detach().cpu().contiguous() for network in prior.networks() for t in network.state_dict().values())
+    return sha256(t.flatten().view(torch.uint8).numpy().tobytes() for t in tensors)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
+from pag_inverse.settings import PRECISIONS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -27,6 +28,7 @@ def parser() -> Parser:
     _what(p.add_argument_group("what to solve"))
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
+    add_speed(p.add_argument_group("speed and memory"))
     _run(p.add_argument_group("the run"))
     return p
 
@@ -67,6 +69,20 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--step-scaling", choices=("constant", "sqrt_abar"), help="of eta and gamma along the chain")
     p.add_argument("--resize", choices=("bicubic", "reference"), default="bicubic")
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste the measured pixels")
+
+
+def add_speed(p: argparse._ArgumentGroup) -> None:
+    p.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the networks; all else stays float32"
+    )
+    p.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        help="on a GPU, 10-bit factors in float32 products; by default torch's choice: convolutions yes, others no",
+    )
+    p.add_argument("--compile", action="store_true", help="torch.compile the networks: slow to start, then faster")
+    p.add_argument("--channels-last", action="store_true", help="the networks' tensors with channels innermost")
+    p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
 
 
 def _run(p: argparse._ArgumentGroup) -> None:

@@ -7,10 +7,9 @@ import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,7 +17,9 @@ from torch import Tensor
 from pag_inverse.priors.adm import build_unet, read_layout
 from pag_inverse.schedule import BETAS, Floats, T
 
-MODELS: dict[str, Any] = {m.__name__: m for m in (UNet2DModel, UNet2DConditionModel, AutoencoderKL)}
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
 ADM_SETTINGS = ("num_head_channels", "num_heads", "use_new_attention_order", "image_size")
 
 
@@ -61,8 +62,10 @@ def load_model(folder: Path, *kinds: str) -> Any:
     kind = read_json(folder / "config.json").get("_class_name")
     if kind not in kinds:
         raise ValueError(f"{folder} holds a {kind}; a {' or '.join(kinds)} belongs here")
+    import diffusers
+
     try:
-        model, info = MODELS[kind].from_pretrained(
+        model, info = getattr(diffusers, kind).from_pretrained(
             folder,
             local_files_only=True,
             output_loading_info=True,

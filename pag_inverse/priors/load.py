@@ -11,6 +11,7 @@ from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_confi
 from pag_inverse.priors import checkpoints
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.latent import LatentPrior
+from pag_inverse.priors.networks import check_compiler, place, precision_dtype, spare_memory
 from pag_inverse.priors.pixel import PixelPrior
 from pag_inverse.schedule import BETAS, Floats
 
@@ -25,14 +26,24 @@ def load_prior(
     download: bool = False,
     config: str | os.PathLike[str] | None = None,
     device: str = "cpu",
+    precision: str = "float32",
+    compile: bool = False,
+    channels_last: bool = False,
+    low_memory: bool = False,
 ) -> Prior:
     """Load a prior: an embedded one (`pixel`, `latent`), a published one (`ffhq`, `imagenet`, `sd15`), or a path.
 
     A path is an OpenAI-ADM state dict (`config`: a JSON or YAML of ADM's arguments where its heads are not 64 wide),
     or a diffusers folder: `unet` alone, or `unet` and `vae`, with `text_encoder` for Stable Diffusion. Published
     files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's cache;
-    nothing is fetched unless `download`. ValueError names what is missing or wrong.
+    nothing is fetched unless `download`. `precision` of the networks: float32, bfloat16 or float16; states, losses and
+    gradients are float32 in each. `compile` them with torch.compile, lay their tensors out with `channels_last`, or
+    compute activations again in the backward pass with `low_memory`: the same results up to rounding. ValueError names
+    what is missing or wrong.
     """
+    dtype = precision_dtype(precision)
+    if compile:
+        check_compiler(device)
     config = Path(config) if config is not None else None
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
     path = find_weights(known, weights_dir, download) if known else Path(name)
@@ -41,9 +52,11 @@ def load_prior(
     prior = _load_path(path, known, config)
     prior.source = path
     prior.name = known.name if known else path.stem
-    prior.unet.to(device)
-    if isinstance(prior, LatentPrior):
-        prior.vae.to(device)
+    for network in prior.networks():
+        place(network, device, dtype, channels_last)
+        if low_memory:
+            spare_memory(network)
+    prior.compiled = compile
     return prior
 
 

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "prefix": {"attention"},
     "streams": set(),
     "json_lines": set(),
+    "batching": set(),
     "priors": FOUNDATION,
     "guidance": {*FOUNDATION, "priors"},
     "solvers": {*FOUNDATION, "priors", "guidance"},

@@ -34,7 +34,7 @@ class Request:
     """Everything a run is set to. `inputs` is empty for the bundled photograph; `row` has every override in it.
 
     `tuned_side`: the side of the pictures whose step sizes `row` holds, where they shall follow the picture's own;
-    None where they are meant as they are.
+    None where they are meant as they are. `batch_size`: None is as many images as fit.
     """
 
     task: TaskConfig
@@ -53,7 +53,7 @@ class Request:
     composite: str
     seed: int
     samples: int
-    batch_size: int
+    batch_size: int | None
     device: str
     precision: str
     tf32: bool | None

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from operators import Noise, Operator, make_noise, make_operator
+from pag_inverse.batching import largest_batch, split_where_full
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
 from pag_inverse.cli.request import Request
@@ -137,13 +138,35 @@ def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequen
     return y if request.task.noise_in_hole else y * operator.measured(y)
 
 
+def settle_batch(request: Request, setup: Setup, subject: Subject, limit: int, processes: int = 1) -> Request:
+    """The request with the number of images that fit where that is left open, at most `limit`."""
+    if request.batch_size is not None:
+        return request
+
+    def step(n: int) -> None:
+        operator = build_operator(request, setup, [subject] * n)
+        y = measure(request, setup, operator, [subject] * n)
+        solver, last = make_solver(request.task.solver, request.row), request.row.steps - 1
+        draw = batch_draw([0] * n, request.device)
+        z = draw((n, *setup.prior.state_shape(operator.in_shape)))
+        schedule = solver.schedule(setup.prior, request.row.steps)
+        solver.step(z, last, schedule, y, setup.noise, operator, setup.prior, setup.guidance, draw)
+
+    found = largest_batch(step, request.device, limit, processes)
+    print(f"batch size     {found}", file=sys.stderr)
+    return replace(request, batch_size=found)
+
+
 def run_batches(request: Request, setup: Setup, folder: RunFolder, subjects: Sequence[Subject]) -> int:
     items = [(subject, sample) for subject in subjects for sample in range(request.samples)]
+    if items:
+        request = settle_batch(request, setup, subjects[0], len(items))
+    size = request.batch_size or 1
     gathered = {subject.name: Gathered() for subject in subjects}
-    total, failures = math.ceil(len(items) / request.batch_size) * request.row.steps, 0
+    total, failures = math.ceil(len(items) / size) * request.row.steps, 0
     with tqdm(total=total, unit="step", disable=not items) as bar:
-        for batch in batches(items, request.batch_size):
-            run_batch(request, setup, batch, gathered, bar)
+        for batch in batches(items, size):
+            split_where_full(lambda part: run_batch(request, setup, part, gathered, bar), batch)
             for subject in finished(batch, gathered, request.samples):
                 failures += write(request, folder, subject, gathered.pop(subject.name))
     summarise(folder)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, fail
+from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 from pag_inverse.settings import PRECISIONS
@@ -88,7 +88,9 @@ def add_speed(p: argparse._ArgumentGroup) -> None:
 def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
-    p.add_argument("--batch-size", type=int, default=1)
+    p.add_argument(
+        "--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once; auto: as many as fit"
+    )
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     p.add_argument("--output", type=Path, help="folder; by default results/TASK_SOLVER")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor_config
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
+from pag_inverse.batching import TensorMemory
 from pag_inverse.priors.base import Prior
-from pag_inverse.priors.networks import place, run_network
+from pag_inverse.priors.networks import check_compiler, place, run_network
 from pag_inverse.restoration import RestorationResult
+from pag_inverse.schedule import BETAS
 
 HALVES = ("bfloat16", "float16")
 
@@ -63,13 +69,13 @@ def test_predictions_and_gradients_are_near_those_of_float32(
     z = torch.randn(1, prior.unet.config.in_channels, 16, 16, generator=g)
     direction = 1e-8 * torch.randn(z.shape, generator=g)  # float16 tells nothing below 6e-8 from 0
 
-    def outcome(prior: Prior) -> list[Tensor]:
+    def parts(prior: Prior) -> list[Tensor]:
         leaf = z.clone().requires_grad_(True)
         eps = prior.predict(leaf, 500).eps
         (grad,) = torch.autograd.grad((eps * direction).sum(), leaf)
         return [eps.detach(), grad, prior.predict_perturbed(leaf, 500, [prior.layers()[0].diffusers])]
 
-    for ours, theirs in zip(outcome(converted(prior, dtype)), outcome(prior), strict=True):
+    for ours, theirs in zip(parts(converted(prior, dtype)), parts(prior), strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < error * theirs.norm()
 
@@ -99,3 +105,99 @@ def test_loaded_in_bfloat16(tmp_path: Path) -> None:
         expected = load_prior("latent").decode(load_prior("latent").encode(x))
     assert decoded.dtype == torch.float32
     assert (decoded - expected).abs().mean() < 0.02
+
+
+def outcome(prior: Prior, steps: int = 1) -> list[Tensor]:
+    """eps, eps-hat, and the gradient through everything that a solver differentiates."""
+    latent = isinstance(prior, LatentPrior)
+    z = torch.randn(2, prior.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    layers = [prior.layers()[1].diffusers]
+    for _ in range(steps):
+        leaf = z.clone().requires_grad_(True)
+        prior.prepare(layers)
+        eps = prior.predict(leaf, 500).eps
+        eps_hat = prior.predict_perturbed(leaf, 500, layers)
+        end = prior.encode(prior.decode(eps)) if latent else eps
+        (grad,) = torch.autograd.grad(end.square().mean(), leaf)
+    return [eps.detach(), eps_hat, grad]
+
+
+def same(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+@pytest.mark.parametrize("name", ["pixel", "latent"])
+@pytest.mark.parametrize("option", ["channels_last", "low_memory"])
+def test_an_option_changes_no_result(option: str, name: str) -> None:
+    prior = load_prior(name, channels_last=option == "channels_last", low_memory=option == "low_memory")
+    same(outcome(prior), outcome(load_prior(name)))
+
+
+@pytest.mark.parametrize("name", ["pixel", "latent"])
+def test_low_memory_holds_less(name: str) -> None:
+    """What a step holds at its peak, and what its forward pass keeps for the backward pass."""
+    peaks, kept = [], []
+    for low in (False, True):
+        prior = load_prior(name, low_memory=low)
+        outcome(prior)  # what is made once
+        saved: dict[int, int] = {}
+
+        def count(x: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[x.data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with TensorMemory() as memory:
+            outcome(prior)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            outcome(prior)
+        weights = {p.data_ptr() for network in prior.networks() for p in network.parameters()}
+        peaks.append(memory.peak)
+        kept.append(sum(size for place, size in saved.items() if place not in weights))
+    assert peaks[1] < 0.8 * peaks[0] and kept[1] < 0.7 * kept[0]
+
+
+def test_every_attention_is_scaled_dot_product_attention() -> None:
+    """Of the published architectures' blocks and the embedded priors' alike."""
+    priors = [load_prior("pixel"), load_prior("latent")]
+    with torch.device("meta"):
+        networks = [n for prior in priors for n in prior.networks()] + [UNet2DConditionModel(), AutoencoderKL()]
+    found = {type(m.processor) for n in networks for m in n.modules() if isinstance(m, Attention)}
+    assert found == {AttnProcessor2_0}
+
+
+@pytest.fixture(scope="module")
+def pixel() -> PixelPrior:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    return PixelPrior(unet, BETAS["linear"]())
+
+
+def test_compiled_networks_share_their_prefix_too(pixel: PixelPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced by torch.compile but run operation by operation, which needs no compiler."""
+    expected = outcome(pixel)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    other = PixelPrior(copy.deepcopy(pixel.unet), pixel.betas)
+    other.compiled = True
+    other.predict(torch.zeros(2, 3, 16, 16), 0)  # compiled before it is known which layers are perturbed
+    same(outcome(other, steps=2), expected)
+    layers = (other.layers()[1].diffusers,)
+    z = torch.zeros(2, 3, 16, 16)
+    other.predict(z, 0)
+    assert other._twins[layers][1].recorded  # the compiled pass has recorded what the other one needs
+    with TensorMemory():  # does not fail, where the batch size is looked for
+        other.predict(z, 0)
+
+
+def test_no_compiler_is_one_clear_error() -> None:
+    torch.compiler.reset()
+    with inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(ValueError, match=r"C\+\+ compiler"):
+        check_compiler("cpu")

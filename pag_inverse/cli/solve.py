@@ -72,9 +72,7 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
 
 
 def add_speed(p: argparse._ArgumentGroup) -> None:
-    p.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of the networks; all else stays float32"
-    )
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks; all else stays float32")
     p.add_argument(
         "--tf32",
         action=argparse.BooleanOptionalAction,

@@ -133,10 +133,10 @@ class Bench:
         """Operations of the perturbed pass, counted: whole, and from its first perturbed layer on."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        counts = {}
+        counts, parts = {}, self.parts()
         for name in ("perturbed suffix", "whole perturbed pass"):
             with FlopCounterMode(display=False) as counter:
-                self.parts()[name]()
+                parts[name]()
             counts[name] = counter.get_total_flops()
         device = torch.cuda.get_device_name() if self.case.device.startswith("cuda") else "processor"
         return {"flops": counts, "device_name": device}

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "streams": set(),
     "json_lines": set(),
     "batching": set(),
+    "allocation": set(),
     "priors": FOUNDATION,
     "guidance": {*FOUNDATION, "priors"},
     "solvers": {*FOUNDATION, "priors", "guidance"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from operators import Noise, Operator, make_noise, make_operator
+from pag_inverse.allocation import keep_freed_memory
 from pag_inverse.batching import largest_batch, split_where_full
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
@@ -98,6 +99,8 @@ def request_prior(request: Request) -> Prior:
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
     allow_tf32(request.tf32)
+    if request.device == "cpu" and not request.low_memory:
+        keep_freed_memory()
     return load_prior(
         request.prior,
         weights_dir=request.weights_dir,

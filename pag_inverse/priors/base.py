@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
 from pag_inverse.prefix import SharedPrefix
-from pag_inverse.priors.networks import network_dtype, run_network
+from pag_inverse.priors.networks import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats
 
 Draw = Callable[[tuple[int, ...]], Tensor]
@@ -35,7 +35,7 @@ class Prior(abc.ABC):
     """
 
     def __init__(self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int) -> None:
-        self.unet = unet.eval().requires_grad_(False)
+        self.unet = frozen(unet)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
         self.source: Path | None = None  # where it was loaded from
         self._twins: dict[tuple[str, ...], tuple[Any, SharedPrefix]] = {}

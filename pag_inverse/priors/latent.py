@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.priors.networks import network_dtype, run_network
+from pag_inverse.priors.networks import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LatentPrior(Prior):
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         multiple = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size)
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = frozen(vae)
         self.empty = empty
 
     def networks(self) -> list[Any]:

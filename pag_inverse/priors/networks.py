@@ -80,6 +80,14 @@ def place(network: nn.Module, device: str, dtype: torch.dtype, channels_last: bo
         nn.Module.to(network, memory_format=torch.channels_last)
 
 
+def frozen(network: Any) -> Any:
+    """The network made ready for gradients of its input alone: no parameter asks for one, little is kept for them."""
+    from pag_inverse.priors.lean_blocks import keep_little
+
+    keep_little(network)
+    return network.eval().requires_grad_(False)
+
+
 def spare_memory(network: Any) -> None:
     """Keep only what enters each block for the backward pass, which computes the rest again; the VAE one image at a
     time. The same operations on the same numbers: nothing changes but the time."""

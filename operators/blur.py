@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from operators.base import Array, Operator, Settings, Shape, as_tensor
@@ -88,6 +87,8 @@ class Blur(Operator):
     @property
     def _fft_size(self) -> tuple[int, int]:
         """A fast size that holds the reflected image: what wraps around is cut off."""
+        from scipy.fft import next_fast_len
+
         height, width = (side + 2 * pad for side, pad in zip(self.in_shape[1:], self._pad, strict=True))
         return int(next_fast_len(height, real=True)), int(next_fast_len(width, real=True))
 

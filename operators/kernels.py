@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from operators.base import is_whole
 
@@ -33,6 +32,8 @@ def gaussian_kernel(size: int, std: float) -> Kernel:
     _check_size(size)
     if not 0.0 < std < math.inf:
         raise ValueError(f"std is {std}; it is a positive number of pixels")
+    from scipy.ndimage import gaussian_filter1d
+
     impulse = np.zeros(size)
     impulse[size // 2] = 1.0
     taps = gaussian_filter1d(impulse, std)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # diffusers takes longer to import than torch: only where a network is at hand
+    from diffusers.models.attention_processor import Attention
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class IdentitySelfAttention:
 
 def self_attention_layers(model: Any) -> list[AttentionLayer]:
     """The self-attention layers of a diffusers U-Net, in the order of its modules."""
+    from diffusers.models.attention_processor import Attention
+
     names = [n for n, m in model.named_modules() if isinstance(m, Attention) and not m.is_cross_attention]
     return [AttentionLayer(checkpoint_name(name, model.config.layers_per_block), name) for name in names]
 

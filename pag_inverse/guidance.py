@@ -51,6 +51,8 @@ class PerturbedAttentionGuidance:
         self.s, self.layers, self.cfg, self.condition = s, tuple(layers), cfg, condition
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
+        if self.s > 0:
+            prior.prepare(self.layers)
         prediction = prior.predict(z, t, self.condition)
         eps = prediction.eps.detach()
         guided = eps

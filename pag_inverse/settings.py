@@ -15,6 +15,7 @@ PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
 PREDICTIONS = ("epsilon", "v_prediction")  # diffusers' words for what a network predicts
+PRECISIONS = ("float32", "bfloat16", "float16")
 TRAINING_STEPS = 1000
 
 

@@ -27,6 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "prefix": {"attention"},
     "streams": set(),
     "json_lines": set(),
+    "batching": set(),
+    "allocation": set(),
     "priors": FOUNDATION,
     "guidance": {*FOUNDATION, "priors"},
     "solvers": {*FOUNDATION, "priors", "guidance"},
@@ -143,3 +145,12 @@ def test_the_top_level_is_as_agreed():
     if listed.returncode or not listed.stdout:
         pytest.skip("not a git checkout")
     assert {Path(name).parts[0] for name in listed.stdout.strip("\0").split("\0")} <= TOP_LEVEL
+
+
+def test_heavy_libraries_wait_until_they_are_needed():
+    """They take longer to import than torch."""
+    code = "import sys; from pag_inverse import *; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    heavy = {"diffusers", "transformers", "matplotlib", "torchvision", "skimage", "lpips", "scipy"}
+    assert not heavy & {name.split(".")[0] for name in loaded}

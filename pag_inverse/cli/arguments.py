@@ -23,6 +23,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
+def batch_size(text: str) -> int | None:
+    """A number of images; None for `auto`."""
+    return None if text == "auto" else int(text)
+
+
 def fail(prog: str, error: Exception) -> int:
     """Tell an error in one line on stderr; exit status 2."""
     print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, fail
+from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.plans import SUITES, make_plan
-from pag_inverse.cli.solve import add_checkpoint, add_row, add_variants
+from pag_inverse.cli.solve import add_checkpoint, add_row, add_speed, add_variants
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 from pag_inverse.datasets import FIRST_1K, KINDS
 from pag_inverse.shards import Processes
@@ -36,6 +36,7 @@ def parser() -> Parser:
     _what(p.add_argument_group("what to evaluate"))
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
+    add_speed(p.add_argument_group("speed and memory"))
     _run(p.add_argument_group("the run"))
     _metrics(p.add_argument_group("metrics"))
     return p
@@ -58,7 +59,9 @@ def _what(p: argparse._ArgumentGroup) -> None:
 def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
-    p.add_argument("--batch-size", type=int, default=1)
+    p.add_argument(
+        "--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once; auto: as many as fit"
+    )
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
     p.add_argument("--metric-size", type=int, help="side for the metrics; by default 256 for ffhq and imagenet")
     p.add_argument("--device", default="cpu", help="cpu, cuda (each process its own), cuda:1, mps")

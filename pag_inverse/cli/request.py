@@ -34,7 +34,7 @@ class Request:
     """Everything a run is set to. `inputs` is empty for the bundled photograph; `row` has every override in it.
 
     `tuned_side`: the side of the pictures whose step sizes `row` holds, where they shall follow the picture's own;
-    None where they are meant as they are.
+    None where they are meant as they are. `batch_size`: None is as many images as fit.
     """
 
     task: TaskConfig
@@ -53,8 +53,13 @@ class Request:
     composite: str
     seed: int
     samples: int
-    batch_size: int
+    batch_size: int | None
     device: str
+    precision: str
+    tf32: bool | None
+    compile: bool
+    channels_last: bool
+    low_memory: bool
     output: Path
     overwrite: bool
     dry_run: bool
@@ -97,6 +102,11 @@ def resolve(args: argparse.Namespace) -> Request:
                 "samples",
                 "batch_size",
                 "device",
+                "precision",
+                "tf32",
+                "compile",
+                "channels_last",
+                "low_memory",
                 "overwrite",
                 "dry_run",
                 "list_layers",
@@ -124,6 +134,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed is {args.seed}; it must not be negative")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", args.device):
         raise ValueError(f"unknown device {args.device!r}; there are cpu, cuda, cuda:N, mps")
+    if args.precision == "float16" and args.device == "cpu":
+        raise ValueError("--precision float16 is hundreds of times slower on a processor; there is bfloat16")
 
 
 def _load(args: argparse.Namespace) -> TaskConfig:

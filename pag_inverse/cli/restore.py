@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from operators import Noise, Operator, make_noise, make_operator
+from pag_inverse.allocation import keep_freed_memory
+from pag_inverse.batching import largest_batch, split_where_full
 from pag_inverse.cli.measurements import Subject, own_operator, read_subjects
 from pag_inverse.cli.picture_side import picture_side
 from pag_inverse.cli.records import RunFolder, check_writable, sha256
@@ -107,6 +108,9 @@ def request_prior(request: Request) -> Prior:
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
+    allow_tf32(request.tf32)
+    if request.device == "cpu" and not request.low_memory:
+        keep_freed_memory()
     return load_prior(
         request.prior,
         weights_dir=request.weights_dir,
@@ -114,7 +118,17 @@ def request_prior(request: Request) -> Prior:
         config=request.prior_config,
         prediction=request.prediction,
         device=request.device,
+        precision=request.precision,
+        compile=request.compile,
+        channels_last=request.channels_last,
+        low_memory=request.low_memory,
     )
+
+
+def allow_tf32(allowed: bool | None) -> None:
+    """Let the GPU round float32 factors to 10 bits of mantissa; None leaves torch's own choice."""
+    if allowed is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
@@ -138,13 +152,35 @@ def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequen
     return y if request.task.noise_in_hole else y * operator.measured(y)
 
 
+def settle_batch(request: Request, setup: Setup, subject: Subject, limit: int, processes: int = 1) -> Request:
+    """The request with the number of images that fit where that is left open, at most `limit`."""
+    if request.batch_size is not None:
+        return request
+
+    def step(n: int) -> None:
+        operator = build_operator(request, setup, [subject] * n)
+        y = measure(request, setup, operator, [subject] * n)
+        solver, last = make_solver(request.task.solver, request.row), request.row.steps - 1
+        draw = batch_draw([0] * n, request.device)
+        z = draw((n, *setup.prior.state_shape(operator.in_shape)))
+        schedule = solver.schedule(setup.prior, request.row.steps)
+        solver.step(z, last, schedule, y, setup.noise, operator, setup.prior, setup.guidance, draw)
+
+    found = largest_batch(step, request.device, limit, processes)
+    print(f"batch size     {found}", file=sys.stderr)
+    return replace(request, batch_size=found)
+
+
 def run_batches(request: Request, setup: Setup, folder: RunFolder, subjects: Sequence[Subject]) -> int:
     items = [(subject, sample) for subject in subjects for sample in range(request.samples)]
+    if items:
+        request = settle_batch(request, setup, subjects[0], len(items))
+    size = request.batch_size or 1
     gathered = {subject.name: Gathered() for subject in subjects}
-    total, failures = math.ceil(len(items) / request.batch_size) * request.row.steps, 0
+    total, failures = math.ceil(len(items) / size) * request.row.steps, 0
     with tqdm(total=total, unit="step", disable=not items) as bar:
-        for batch in batches(items, request.batch_size):
-            run_batch(request, setup, batch, gathered, bar)
+        for batch in batches(items, size):
+            split_where_full(lambda part: run_batch(request, setup, part, gathered, bar), batch)
             for subject in finished(batch, gathered, request.samples):
                 failures += write(request, folder, subject, gathered.pop(subject.name))
     summarise(folder)
@@ -239,12 +275,13 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "kernel": request.kernel and str(request.kernel),
         "device": request.device,
         "prediction": setup.prior.prediction,
+        "precision": request.precision,
+        **({} if request.tf32 is None else {"tf32": request.tf32}),
         "prior_sha256": weights_hash(setup.prior),
     }
 
 
 def weights_hash(prior: Prior) -> str:
     """A hash of the prior's tensors, the same wherever they were read from."""
-    networks = [prior.unet, *([prior.vae] if isinstance(prior, LatentPrior) else [])]
-    tensors = (t for network in networks for t in network.state_dict().values())
-    return sha256(np.ascontiguousarray(t.detach().cpu().numpy()).tobytes() for t in tensors)
+    tensors = (t.detach().cpu().contiguous() for network in prior.networks() for t in network.state_dict().values())
+    return sha256(t.flatten().view(torch.uint8).numpy().tobytes() for t in tensors)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pag_inverse.batching import split_where_full
 from pag_inverse.cli import restore
 from pag_inverse.cli.measurements import Subject
 from pag_inverse.cli.plans import CellPlan, Plan
@@ -193,19 +194,22 @@ def restore_cells(ready: list[Ready], processes: Processes, args: argparse.Names
     progress = Progress(folders, sum(map(len, left)), total, finished, processes, args.log_json)
     try:
         for cell, ids in zip(ready, left, strict=True):
-            restore_cell(cell, ids, processes.rank, progress)
+            restore_cell(cell, ids, processes, progress)
     finally:
         progress.close()
 
 
-def restore_cell(cell: Ready, ids: list[str], rank: int, progress: Progress) -> None:
+def restore_cell(cell: Ready, ids: list[str], processes: Processes, progress: Progress) -> None:
     """Batch by batch; what an image needs is held only until it is written."""
     gathered: dict[str, Gathered] = {}
-    items = samples_of(cell, ids, rank, gathered, progress)
-    while batch := list(islice(items, cell.request.batch_size)):
-        restore.run_batch(cell.request, cell.setup, batch, gathered, progress)
+    items = samples_of(cell, ids, processes.rank, gathered, progress)
+    example = subject_of("example", "", np.zeros((3, cell.setup.size, cell.setup.size), np.float32))
+    limit = len(ids) * cell.request.samples
+    request = restore.settle_batch(cell.request, cell.setup, example, limit, processes.world) if ids else cell.request
+    while batch := list(islice(items, request.batch_size or 1)):
+        split_where_full(lambda part: restore.run_batch(request, cell.setup, part, gathered, progress), batch)
         for subject in restore.finished(batch, gathered, cell.request.samples):
-            write(cell, subject, gathered.pop(subject.name), rank)
+            write(cell, subject, gathered.pop(subject.name), processes.rank)
             progress.image(cell.saved.name, subject.name)
 
 

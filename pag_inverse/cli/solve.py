@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, fail
+from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.settings import PREDICTIONS
+from pag_inverse.settings import PRECISIONS, PREDICTIONS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -28,6 +28,7 @@ def parser() -> Parser:
     _what(p.add_argument_group("what to solve"))
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
+    add_speed(p.add_argument_group("speed and memory"))
     _run(p.add_argument_group("the run"))
     return p
 
@@ -76,10 +77,24 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste the measured pixels")
 
 
+def add_speed(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks; all else stays float32")
+    p.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        help="on a GPU, 10-bit factors in float32 products; by default torch's choice: convolutions yes, others no",
+    )
+    p.add_argument("--compile", action="store_true", help="torch.compile the networks: slow to start, then faster")
+    p.add_argument("--channels-last", action="store_true", help="the networks' tensors with channels innermost")
+    p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
+
+
 def _run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
-    p.add_argument("--batch-size", type=int, default=1)
+    p.add_argument(
+        "--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once; auto: as many as fit"
+    )
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     p.add_argument("--output", type=Path, help="folder; by default results/TASK_SOLVER")

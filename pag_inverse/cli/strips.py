@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pag_inverse.cli import trials
@@ -74,5 +73,7 @@ def as_prior(model: Any, kind: str, autoencoder: Path | None) -> Prior:
     unet, betas = copy.deepcopy(model), BETAS[SOLVERS[kind][1]]()
     if kind == "pixel":
         return PixelPrior(unet, betas)
+    from diffusers import AutoencoderKL
+
     vae = AutoencoderKL.from_pretrained(autoencoder, local_files_only=True).to(unet.device).float()
     return LatentPrior(unet, vae, betas)

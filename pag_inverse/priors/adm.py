@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 State = Mapping[str, Tensor]
 TIME = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
@@ -114,6 +116,8 @@ def convert_state(state: State, layout: AdmLayout) -> dict[str, Tensor]:
 
 def build_unet(state: State, layout: AdmLayout, image_size: int = 256) -> UNet2DModel:
     """The UNet2DModel of a state dict, float32; ValueError where a key is missing or left over or a shape differs."""
+    from diffusers import UNet2DModel
+
     with torch.device("meta"):
         unet = UNet2DModel(**unet_config(layout, image_size))
     converted = {k: v.float() for k, v in convert_state(state, layout).items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
 from pag_inverse.prefix import SharedPrefix
+from pag_inverse.priors.networks import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats, T
 from pag_inverse.settings import PREDICTIONS
 from pag_inverse.yaml_reader import check_choice
@@ -42,17 +43,23 @@ class Prior(abc.ABC):
     def __init__(
         self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int, prediction: str = "epsilon"
     ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
+        self.unet = frozen(unet)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
         self._abar = np.cumprod(1 - np.asarray(betas, dtype=np.float64))
         self.source: Path | None = None  # where it was loaded from
         self._twins: dict[tuple[str, ...], tuple[Any, SharedPrefix]] = {}
         self._last: tuple[Any, ...] | None = None  # what the prefixes were recorded for
+        self.compiled = False  # whether networks run through torch.compile
+        self._compilations: dict[Any, Callable[..., Any]] = {}
 
     @property
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
+
+    def networks(self) -> list[Any]:
+        """The networks it runs."""
+        return [self.unet]
 
     @abc.abstractmethod
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -79,6 +86,24 @@ class Prior(abc.ABC):
         self._last = (weakref.ref(z), z._version, int(t), condition)
         return self._split(output, z, t)
 
+    def prepare(self, layers: Sequence[str]) -> tuple[Any, SharedPrefix]:
+        """Make the perturbed networks of `layers` at hand, once: before `predict` already that one shares with it."""
+        key = tuple(layers)
+        if key not in self._twins:
+            if self._compilations:  # made without what this prefix records
+                torch.compiler.reset()
+                self._compilations.clear()
+            self._twins[key] = perturbed_twin(self.unet, key), SharedPrefix(self.unet, key, self._try)
+        return self._twins[key]
+
+    def _call(self, function: Any) -> Any:
+        """A network, or a method of one: as it is, or compiled once."""
+        if not self.compiled:
+            return function
+        if function not in self._compilations:
+            self._compilations[function] = torch.compile(function)
+        return self._compilations[function]
+
     @torch.no_grad()
     def predict_perturbed(self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None) -> Tensor:
         """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph.
@@ -86,10 +111,7 @@ class Prior(abc.ABC):
         Right after `predict` of the same z, t and condition it starts at the first of `layers`: what comes before is
         the same in both passes.
         """
-        key = tuple(layers)
-        if key not in self._twins:
-            self._twins[key] = perturbed_twin(self.unet, key), SharedPrefix(self.unet, key, self._try)
-        whole, prefix = self._twins[key]
+        whole, prefix = self.prepare(layers)
         reuse = bool(prefix.recorded) and self._is_last(z, t, condition)
         output = self._run(prefix.twin if reuse else whole, z.detach(), t, condition)
         eps = self._split(output, z.detach(), t).eps
@@ -106,7 +128,12 @@ class Prior(abc.ABC):
         """One pass of a network over the smallest state it takes well."""
         side = 2 ** len(self.unet.config.block_out_channels)
         parameter = next(self.unet.parameters())
-        return self._run(unet, parameter.new_zeros((1, self.unet.config.in_channels, side, side)), 0, None)
+        state = parameter.new_zeros((1, self.unet.config.in_channels, side, side))
+        compiled, self.compiled = self.compiled, False
+        try:
+            return self._run(unet, state, 0, None)
+        finally:
+            self.compiled = compiled
 
     def layers(self) -> list[AttentionLayer]:
         """The self-attention layers that can be perturbed."""
@@ -118,7 +145,7 @@ class Prior(abc.ABC):
 
     def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
         timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
-        return unet(z, timesteps).sample
+        return run_network(lambda x: self._call(unet)(x, timesteps).sample, z, network_dtype(unet))
 
     def _split(self, output: Tensor, z: Tensor, t: int) -> Prediction:
         channels = self.unet.config.in_channels

@@ -8,10 +8,9 @@ import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,7 +19,9 @@ from pag_inverse.priors.adm import build_unet, read_layout
 from pag_inverse.schedule import BETAS, Floats, T
 from pag_inverse.settings import PREDICTIONS
 
-MODELS: dict[str, Any] = {m.__name__: m for m in (UNet2DModel, UNet2DConditionModel, AutoencoderKL, VQModel)}
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
 ADM_SETTINGS = ("num_head_channels", "num_heads", "use_new_attention_order", "image_size")
 
 
@@ -82,8 +83,10 @@ def load_model(folder: Path, *kinds: str) -> Any:
     kind = read_json(folder / "config.json").get("_class_name")
     if kind not in kinds:
         raise ValueError(f"{folder} holds a {kind}; a {' or '.join(kinds)} belongs here")
+    import diffusers
+
     try:
-        model, info = MODELS[kind].from_pretrained(
+        model, info = getattr(diffusers, kind).from_pretrained(
             folder,
             local_files_only=True,
             output_loading_info=True,

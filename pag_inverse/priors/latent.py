@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
+from pag_inverse.priors.networks import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats
+
+if TYPE_CHECKING:
+    pass
 
 
 class LatentPrior(Prior):
@@ -32,8 +36,11 @@ class LatentPrior(Prior):
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         multiple = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size, prediction=prediction)
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae = frozen(vae)
         self.empty = empty
+
+    def networks(self) -> list[Any]:
+        return [self.unet, self.vae]
 
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check_image_shape(image_shape)
@@ -42,14 +49,17 @@ class LatentPrior(Prior):
 
     def decode(self, z: Tensor) -> Tensor:
         """D(z / scaling_factor)."""
-        return self.vae.decode(z / self.vae.config.scaling_factor).sample
+        z = z / self.vae.config.scaling_factor
+        return run_network(lambda latent: self._call(self.vae.decode)(latent).sample, z, network_dtype(self.vae))
 
     def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """scaling_factor * E(x): the posterior's mean, or with `draw` a sample of it."""
-        posterior = self.vae.encode(x).latent_dist
-        z = posterior.mean
+        encode = self._call(self.vae.encode)
+        moments = run_network(lambda image: encode(image).latent_dist.parameters, x, network_dtype(self.vae))
+        z, log_variance = moments.chunk(2, dim=1)
         if draw is not None:
-            z = z + posterior.std * draw(tuple(z.shape)).to(z)
+            std = torch.exp(0.5 * log_variance.clamp(-30, 20))  # the range that AutoencoderKL was trained with
+            z = z + std * draw(tuple(z.shape)).to(z)
         return z * self.vae.config.scaling_factor
 
     def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
@@ -59,5 +69,6 @@ class LatentPrior(Prior):
             return super()._run(unet, z, t, None)
         context = self.empty if condition is None else condition
         timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
-        context = context.to(z).expand(len(z), -1, -1)
-        return unet(z, timesteps, encoder_hidden_states=context).sample
+        dtype = network_dtype(unet)
+        context = context.to(z.device, dtype).expand(len(z), -1, -1)
+        return run_network(lambda x: self._call(unet)(x, timesteps, encoder_hidden_states=context).sample, z, dtype)

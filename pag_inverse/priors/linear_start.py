@@ -7,11 +7,13 @@ group norm and a SiLU unchanged, since silu(f) - silu(-f) = f and the constants 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 CONSTANT = 8.0
 GROUPS = 8

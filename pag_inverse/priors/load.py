@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_config
-from pag_inverse.priors import checkpoints, single_file
+from pag_inverse.priors import checkpoints
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.latent import LatentPrior
+from pag_inverse.priors.networks import check_compiler, place, precision_dtype, spare_memory
 from pag_inverse.priors.pixel import PixelPrior
 from pag_inverse.priors.quantised import QuantisedLatentPrior
 from pag_inverse.schedule import BETAS, Floats
@@ -30,6 +31,10 @@ def load_prior(
     config: str | os.PathLike[str] | None = None,
     prediction: str | None = None,
     device: str = "cpu",
+    precision: str = "float32",
+    compile: bool = False,
+    channels_last: bool = False,
+    low_memory: bool = False,
 ) -> Prior:
     """Load a prior: an embedded one (`pixel`, `latent`), a published one (`ffhq`, `imagenet`, `sd15`), or a path.
 
@@ -40,8 +45,14 @@ def load_prior(
     both kinds of Stable Diffusion 2.x look alike.
 
     Published files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's
-    cache; nothing is fetched unless `download`. ValueError names what is missing or wrong.
+    cache; nothing is fetched unless `download`. `precision` of the networks: float32, bfloat16 or float16; states,
+    losses and gradients are float32 in each. `compile` them with torch.compile, lay their tensors out with
+    `channels_last`, or compute activations again in the backward pass with `low_memory`: the same results up to
+    rounding. ValueError names what is missing or wrong.
     """
+    dtype = precision_dtype(precision)
+    if compile:
+        check_compiler(device)
     config = Path(config) if config is not None else None
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
     check_choice("prediction", prediction or PREDICTIONS[0], PREDICTIONS)
@@ -51,9 +62,11 @@ def load_prior(
     prior = _load_path(path, known, config, prediction)
     prior.source = path
     prior.name = known.name if known else path.stem
-    prior.unet.to(device)
-    if isinstance(prior, LatentPrior):
-        prior.vae.to(device)
+    for network in prior.networks():
+        place(network, device, dtype, channels_last)
+        if low_memory:
+            spare_memory(network)
+    prior.compiled = compile
     return prior
 
 
@@ -118,6 +131,8 @@ def _load_path(path: Path, known: PriorConfig | None, config: Path | None, predi
     if path.is_file():
         if path.suffix not in TORCH_FILES:
             raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
+        from pag_inverse.priors import single_file
+
         state = checkpoints.load_state(path)
         if single_file.is_latent_diffusion(state):
             return single_file.load_stable_diffusion(path, state, config, prediction)
@@ -142,6 +157,8 @@ def _load_latent(path: Path, autoencoder: Path, known: PriorConfig | None, predi
     prompted = type(unet).__name__ == "UNet2DConditionModel"
     predicted = checkpoints.read_prediction(path, prediction)
     if predicted is None:
+        from pag_inverse.priors import single_file
+
         predicted = single_file.stable_diffusion_prediction(path, unet) if prompted else "epsilon"
     empty = checkpoints.empty_prompt_embedding(path) if prompted else None
     betas = checkpoints.read_betas(path, _betas(known, "scaled_linear"))

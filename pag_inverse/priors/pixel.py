@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from diffusers import UNet2DModel
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Floats
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 
 class PixelPrior(Prior):

@@ -62,6 +62,19 @@ def test_tuned_step_sizes_follow_the_size_of_the_picture_and_given_ones_do_not(h
     assert given["eta"] == 3.0 and given["gamma"] == pytest.approx(4 * small["gamma"])
 
 
+def test_speed_and_memory_are_flags(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--task", "gaussian_deblur", "--solver", "psld", *QUICK, "--samples", "3"]
+    assert command.main([*args, "--output", "plain"]) == 0
+    more = ["--low-memory", "--channels-last", "--batch-size", "auto"]
+    assert command.main([*args, *more, "--output", "other"]) == 0
+    assert "batch size     3" in capsys.readouterr().err
+    assert manifest(here / "plain")["settings"] == manifest(here / "other")["settings"]  # the same results
+    pictures = [np.asarray(PIL.Image.open(next((here / f).glob("*restoration.png"))), int) for f in ("plain", "other")]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    assert command.main([*args, "--precision", "bfloat16", "--output", "half"]) == 0
+    assert manifest(here / "half")["settings"]["precision"] == "bfloat16"
+
+
 def test_the_same_command_gives_the_same_picture_and_finished_images_are_kept(photograph: Path, here: Path) -> None:
     args = ["--task", "gaussian_deblur", "--solver", "dps", "--input", str(photograph), *QUICK]
     assert command.main([*args, "--output", "a"]) == command.main([*args, "--output", "b"]) == 0
@@ -132,6 +145,7 @@ BAD_ARGUMENTS = [
     (["--steps", "1001"], "1 to 1000"),
     (["--batch-size", "0"], "at least 1"),
     (["--samples", "0"], "at least 1"),
+    (["--precision", "float16"], "bfloat16"),
     (["--prior", "ffhq"], "--dataset is needed"),
     (["--input", "nowhere.png"], "no such file"),
     (["--encode", "mode"], "--solver psld"),

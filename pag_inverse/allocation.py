@@ -1,0 +1,35 @@
+"""What becomes of memory that a processor's tensors have left.
+
+glibc gives blocks of 32 MiB and more back to the system at once, and the next tensor of that size has every page of it
+zeroed anew: a fifth of a DPS step at 256 px. Kept, the memory is there when the next step asks for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+# mallopt's parameters, as glibc's malloc.h numbers them.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+NEVER = -1
+GLIBC_MAPPINGS, GLIBC_LARGEST_THRESHOLD = 65536, 32 * 2**20
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next tensors; False where its C library cannot be told.
+
+    For the whole process and from now on. The process's peak grows by about a sixth; results do not change.
+    """
+    return _set((TRIM_THRESHOLD, NEVER), (MMAP_MAX, 0))
+
+
+def return_freed_memory() -> bool:
+    """Let large blocks go back to the system when they are freed, as glibc does unless told otherwise."""
+    return _set((MMAP_THRESHOLD, GLIBC_LARGEST_THRESHOLD), (MMAP_MAX, GLIBC_MAPPINGS))
+
+
+def _set(*values: tuple[int, int]) -> bool:
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(parameter, value) == 1 for parameter, value in values)

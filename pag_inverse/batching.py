@@ -1,0 +1,112 @@
+"""How many images fit into memory at once."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Item = TypeVar("Item")
+# A processor gains little from more images at once; half of the memory is left to what is not counted and to others.
+PROCESSOR_LARGEST = 8
+PROCESSOR_SHARE = 0.5
+
+
+class TensorMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make inside it, on a processor: those alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.peak = 0, 0
+        self._seen: dict[int, weakref.finalize[Any, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        held = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(output):
+            if isinstance(x, Tensor) and id(x.untyped_storage()) not in held:
+                self._count(x.untyped_storage())
+        return output
+
+    def _count(self, storage: Any) -> None:
+        key = id(storage)
+        if key in self._seen:
+            return
+        size = storage.nbytes()
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        self._seen[key] = weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.alive -= size
+        self._seen.pop(key, None)
+
+
+def largest_batch(step: Callable[[int], object], device: str, limit: int, processes: int = 1) -> int:
+    """The most images, 1 to `limit`, that a step takes at once; `step(n)` runs one with n images.
+
+    On a GPU by trying: doubled until memory runs out, then bisected. On a processor from the bytes of one image:
+    at most 8, in half of the available memory, shared by `processes` on this machine.
+    """
+    if limit <= 1:
+        return 1
+    if device.startswith("cuda"):
+        return _largest_tried(lambda n: _fits(step, n), limit)
+    with TensorMemory() as memory:
+        step(1)
+    room = PROCESSOR_SHARE * available_memory() / processes
+    return max(1, min(limit, PROCESSOR_LARGEST, int(room / max(1, memory.peak))))
+
+
+def _largest_tried(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest n from 1 to `limit` for which `fits(n)`, taken to be monotonic; 1 where none does."""
+    good, bad = 1, limit + 1
+    while bad - good > 1:
+        n = min(2 * good, limit) if bad > limit else (good + bad) // 2
+        if fits(n):
+            good = n
+        else:
+            bad = n
+    return good
+
+
+def _fits(step: Callable[[int], object], n: int) -> bool:
+    try:
+        step(n)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
+
+
+def split_where_full(run: Callable[[Sequence[Item]], None], batch: Sequence[Item]) -> None:
+    """run(batch), or where the GPU's memory runs out its halves; ValueError where one image is too much."""
+    try:
+        run(batch)
+        return
+    except torch.cuda.OutOfMemoryError as error:
+        if len(batch) == 1:
+            raise ValueError(
+                "the GPU's memory does not hold one image; --low-memory, --precision bfloat16 or a smaller --size do"
+            ) from error
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    split_where_full(run, batch[:half])
+    split_where_full(run, batch[half:])
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be had now: what Linux says, elsewhere half of what there is."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

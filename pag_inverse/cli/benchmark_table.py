@@ -1,0 +1,67 @@
+"""The figures of the benchmark as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+BOUND = ("forward and backward", "perturbed suffix", "decode", "encode", "operator")
+HEADS = ("prior", "solver", "px", "batch", "precision", "s/step", "bound", "images/h", "steps", "device MB",
+         "process MB", "over bound", "published: time", "memory")  # fmt: skip
+
+
+def summary(row: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """A case's figures: medians of seconds, medians of the ratios of each turn, images an hour for so many steps."""
+    seconds, batch = row["seconds"], row["batch"]
+    parts = [name for name in BOUND if name in seconds]
+    bounds = [sum(turn) for turn in zip(*(seconds[name] for name in parts), strict=True)]
+    step = median(seconds["ours"])
+    per_image = (steps * step + median(seconds["last decode"])) / batch
+    memory, unit = row["memory"], "device_mb" if row["device"] != "cpu" else "process_mb"
+    found = {
+        **{name: row[name] for name in ("prior", "solver", "size", "batch", "precision", "device")},
+        "seconds a step": step,
+        "bound": median(bounds),
+        "images an hour": 3600 / per_image,
+        "steps": steps,
+        "seconds an image": per_image,
+        **memory["ours"],
+        "over bound": median(_ratios(seconds["ours"], bounds)),
+        "suffix over whole pass": median(_ratios(seconds["perturbed suffix"], seconds["whole perturbed pass"])),
+    }
+    if "published" in seconds:
+        found["published over ours"] = median(_ratios(seconds["published"], seconds["ours"])) * batch
+        found["memory over ours"] = memory["published"][unit] / memory["ours"][unit]
+    return found
+
+
+def _ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    return [x / y for x, y in zip(a, b, strict=True)]
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line a case and number of steps."""
+    names = ("prior", "solver", "size", "batch", "precision", "seconds a step", "bound", "images an hour", "steps",
+             "device_mb", "process_mb", "over bound", "published over ours", "memory over ours")  # fmt: skip
+    return _aligned([HEADS, *(tuple(_text(row.get(name)) for name in names) for row in found)])
+
+
+def curve(found: Sequence[Mapping[str, Any]]) -> str:
+    """Seconds an image over size, batch and steps: a line a prior and precision; empty for a single case."""
+    lines: dict[str, list[str]] = {}
+    for row in found:
+        place = f"{row['size']} px, batch {row['batch']}, {row['steps']} steps"
+        lines.setdefault(f"{row['prior']} {row['precision']}", []).append(f"{place}: {row['seconds an image']:.3g} s")
+    return "\n".join(f"{name}: {'; '.join(points)}" for name, points in lines.items() if len(points) > 1)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) and value < 1000 else f"{value}".partition(".")[0]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pag_inverse.yaml_reader import check_choice, check_number, check_whole
+from pag_inverse.yaml_reader import check_choice, check_interval, check_number, check_whole
 
 FAMILIES = ("adm", "pixel", "latent", "stable_diffusion")
 BETA_SCHEDULES = ("linear", "scaled_linear")
@@ -14,6 +14,7 @@ VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
+PARTS = ("all", "early", "late")
 TRAINING_STEPS = 1000
 
 
@@ -33,7 +34,12 @@ class SolverOptions:
     `step_scaling`: eta and gamma as they are (`constant`, as published), or times sqrt(abar) of the step.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
-    one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
+    one: the posterior variance (fixed_small) or beta (fixed_large).
+
+    Approximations, off by default. `gradient_interval` k: of the steps in `gradient_part` (`all`, the `early` half of
+    the steps, which has most noise, or the `late` one) only each k-th follows the data, by k times as much.
+    `encode_interval` k: only each k-th step has PSLD's gluing term, with k times gamma. `pag_interval`: the lowest and
+    the highest t / 1000 at which PAG acts; elsewhere s is 0. A value not allowed is a ValueError.
     """
 
     renoise_prediction: bool = True
@@ -42,6 +48,10 @@ class SolverOptions:
     variance: str = "fixed_small"
     spacing: str = "even"
     step_scaling: str = "constant"
+    gradient_interval: int = 1
+    gradient_part: str = "all"
+    encode_interval: int = 1
+    pag_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
@@ -49,6 +59,10 @@ class SolverOptions:
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)
+        check_choice("gradient_part", self.gradient_part, PARTS)
+        for name in ("gradient_interval", "encode_interval"):
+            check_whole(name, getattr(self, name), minimum=1, maximum=TRAINING_STEPS)
+        check_interval("pag_interval", self.pag_interval)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
+from pag_inverse.settings import PARTS
+from pag_inverse.speed import SPEEDS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -27,6 +29,7 @@ def parser() -> Parser:
     _what(p.add_argument_group("what to solve"))
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
+    add_approximations(p.add_argument_group("faster, at a price in quality (the README has the measured ones)"))
     _run(p.add_argument_group("the run"))
     return p
 
@@ -67,6 +70,19 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--step-scaling", choices=("constant", "sqrt_abar"), help="of eta and gamma along the chain")
     p.add_argument("--resize", choices=("bicubic", "reference"), default="bicubic")
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste the measured pixels")
+
+
+def add_approximations(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("--speed", help=f"{', '.join(SPEEDS)}; exact, the row as it is, by default")
+    p.add_argument(
+        "--rescale-steps", type=int, metavar="N", help="eta and gamma are meant for N steps: bring them to --steps"
+    )
+    p.add_argument("--gradient-interval", type=int, metavar="K", help="follow the data at each K-th step only")
+    p.add_argument("--gradient-part", choices=PARTS, help="where K holds: the early or the late half of the steps")
+    p.add_argument("--encode-interval", type=int, metavar="K", help="PSLD: the gluing term at each K-th step only")
+    p.add_argument(
+        "--pag-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of t / 1000; elsewhere s is 0"
+    )
 
 
 def _run(p: argparse._ArgumentGroup) -> None:

@@ -86,7 +86,9 @@ def scaled_box(settings: Mapping[str, Any], side: int) -> dict[str, Any]:
 
 
 def make_guidance(row: Hyperparameters) -> Guidance:
-    return PerturbedAttentionGuidance(row.s, row.layers) if row.s > 0 else NoGuidance()
+    if row.s == 0:
+        return NoGuidance()
+    return PerturbedAttentionGuidance(row.s, row.layers, interval=row.options.pag_interval)
 
 
 def restore_samples(

@@ -12,7 +12,14 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
     """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
     options = row.options
     if name == "dps":
-        return DPS(row.eta, variance=options.variance, spacing=options.spacing, step_scaling=options.step_scaling)
+        return DPS(
+            row.eta,
+            variance=options.variance,
+            spacing=options.spacing,
+            step_scaling=options.step_scaling,
+            gradient_interval=options.gradient_interval,
+            gradient_part=options.gradient_part,
+        )
     if name == "psld":
         if row.gamma is None:
             raise ValueError("PSLD needs gamma")
@@ -24,5 +31,8 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             ddim_eta=options.ddim_eta,
             spacing=options.spacing,
             step_scaling=options.step_scaling,
+            gradient_interval=options.gradient_interval,
+            gradient_part=options.gradient_part,
+            encode_interval=options.encode_interval,
         )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

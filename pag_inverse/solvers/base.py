@@ -13,14 +13,18 @@ from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule
+from pag_inverse.settings import PARTS
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The next state z, the unguided image estimate x0, and ||y - A(x0)|| over what was measured, one an image."""
+    """The next state z, the unguided image estimate x0, and ||y - A(x0)|| over what was measured, one an image.
+
+    A step that does not look at the image (PSLD where the gradient is left out) has no x0, and NaN for its residual.
+    """
 
     z: Tensor
-    x0: Tensor
+    x0: Tensor | None
     residual: Tensor
 
 
@@ -76,6 +80,33 @@ def step_scale(scaling: str, schedule: Schedule, i: int) -> float:
     x0 moves by up to 1 / sqrt(abar) for a unit move of x_t, so that a constant step overshoots where noise is strong.
     """
     return float(schedule.abar[i]) ** 0.5 if scaling == "sqrt_abar" else 1.0
+
+
+def every(interval: int, done: int) -> int:
+    """`interval` at the first of `interval` steps and 0 at the others, `done` steps after the chain's start.
+
+    What is done at each k-th step only is done k times as strongly there.
+    """
+    return interval if done % interval == 0 else 0
+
+
+def gradient_weight(interval: int, part: str, i: int, steps: int) -> int:
+    """What multiplies step i's move along the data's gradient; 0 where it needs none.
+
+    `every` of `interval` in the `early` half of the steps, the `late` one, or `all`; 1 in the other half.
+    """
+    inside = part == "all" or (part == "early") == (2 * i >= steps)
+    return every(interval, steps - 1 - i) if inside else 1
+
+
+def check_intervals(gradient_interval: int, gradient_part: str, encode_interval: int = 1) -> tuple[int, str, int]:
+    """Whole numbers of at least 1, and one of `all`, `early`, `late`; else ValueError."""
+    for name, value in (("gradient_interval", gradient_interval), ("encode_interval", encode_interval)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+    if gradient_part not in PARTS:
+        raise ValueError(f"gradient_part is {gradient_part!r}; it must be one of {', '.join(PARTS)}")
+    return gradient_interval, gradient_part, encode_interval
 
 
 def check_step_size(name: str, value: float) -> float:

@@ -12,8 +12,10 @@ from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import (
     Solver,
     StepOutput,
+    check_intervals,
     check_step_scaling,
     check_step_size,
+    gradient_weight,
     measured_residual,
     norms,
     step_scale,
@@ -27,15 +29,24 @@ class DPS(Solver):
 
     eta: step size (Table 7); variance: of priors that have not learned theirs, `fixed_small` (beta-tilde) or
     `fixed_large` (beta); spacing of the timesteps: `even`, as published, or `quadratic`;
-    step_scaling: eta `constant`, as published, or times `sqrt_abar`.
+    step_scaling: eta `constant`, as published, or times `sqrt_abar`; gradient_interval: the data's gradient at each
+    k-th step only, k times as long, in the `early` or `late` half of the steps or `all` (gradient_part).
     """
 
     def __init__(
-        self, eta: float, *, variance: str = "fixed_small", spacing: str = "even", step_scaling: str = "constant"
+        self,
+        eta: float,
+        *,
+        variance: str = "fixed_small",
+        spacing: str = "even",
+        step_scaling: str = "constant",
+        gradient_interval: int = 1,
+        gradient_part: str = "all",
     ) -> None:
         if variance not in FIXED_VARIANCES:
             raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(FIXED_VARIANCES)}")
         self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
+        self.gradient_interval, self.gradient_part, _ = check_intervals(gradient_interval, gradient_part)
         self.eta, self.fixed_fraction = check_step_size("eta", eta), FIXED_VARIANCES[variance]
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
@@ -53,15 +64,17 @@ class DPS(Solver):
         guidance: Guidance,
         draw: Draw,
     ) -> StepOutput:
-        x_t = z.detach().requires_grad_(True)
-        with torch.enable_grad():
+        weight = gradient_weight(self.gradient_interval, self.gradient_part, i, len(schedule))  # 0: no graph is held
+        x_t = z.detach().requires_grad_(weight > 0)
+        with torch.set_grad_enabled(weight > 0):
             eps = guidance(prior, x_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
             x0 = schedule.predict_x0(x_t, eps.unguided, i).clamp(-1, 1)  # 4: only this one meets the measurement
             y0 = operator.forward(x0)
-            (grad,) = torch.autograd.grad(norms(y - y0).sum(), x_t)  # 6: one norm an image
+            loss = norms(y - y0).sum()  # 6: one norm an image
+            grad = torch.autograd.grad(loss, x_t)[0] if weight else torch.zeros_like(x_t)
         x_t = x_t.detach()
         x0_guided = schedule.predict_x0(x_t, eps.guided, i).clamp(-1, 1)
         f = self.fixed_fraction if eps.variance_fraction is None else eps.variance_fraction
         x_prev = schedule.ddpm_step(x_t, x0_guided, i, f, draw(tuple(x_t.shape)) if i > 0 else None)  # 5
-        eta = self.eta * step_scale(self.step_scaling, schedule, i)
+        eta = weight * self.eta * step_scale(self.step_scaling, schedule, i)
         return StepOutput(x_prev - eta * grad, x0.detach(), measured_residual(y, y0, operator))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,11 @@ from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import (
     Solver,
     StepOutput,
+    check_intervals,
     check_step_scaling,
     check_step_size,
+    every,
+    gradient_weight,
     measured_residual,
     norms,
     step_scale,
@@ -29,7 +34,8 @@ class PSLD(Solver):
     renoise_prediction: fresh measurement noise on A(D(z0)) before the residual, as published, False for the
     equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic;
     spacing of the timesteps: `even`, as published, or `quadratic`; step_scaling: both step sizes `constant`, as
-    published, or times `sqrt_abar`.
+    published, or times `sqrt_abar`; gradient_interval: the gradient at each k-th step only, k times as long, in the
+    `early` or `late` half of the steps or `all` (gradient_part); encode_interval: the gluing term at each k-th step.
     """
 
     def __init__(
@@ -42,6 +48,9 @@ class PSLD(Solver):
         ddim_eta: float = 0.0,
         spacing: str = "even",
         step_scaling: str = "constant",
+        gradient_interval: int = 1,
+        gradient_part: str = "all",
+        encode_interval: int = 1,
     ) -> None:
         if encode not in ENCODINGS:
             raise ValueError(f"encode is {encode!r}; it must be one of {', '.join(ENCODINGS)}")
@@ -49,6 +58,9 @@ class PSLD(Solver):
         self.ddim_eta = check_step_size("ddim_eta", ddim_eta)
         self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.renoise_prediction, self.encode = renoise_prediction, encode
+        self.gradient_interval, self.gradient_part, self.encode_interval = check_intervals(
+            gradient_interval, gradient_part, encode_interval
+        )
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         return Schedule.ddim(prior.betas, steps, self.spacing)
@@ -69,19 +81,24 @@ class PSLD(Solver):
         guidance: Guidance,
         draw: Draw,
     ) -> StepOutput:
-        z_t = z.detach().requires_grad_(True)
+        weight = gradient_weight(self.gradient_interval, self.gradient_part, i, len(schedule))  # 0: no graph is held
+        z_t = z.detach().requires_grad_(weight > 0)
         ddim_noise = draw(tuple(z.shape)) if self.ddim_eta > 0 else None
-        with torch.enable_grad():
+        with torch.set_grad_enabled(weight > 0):
             eps = guidance(prior, z_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
             z0 = schedule.predict_x0(z_t, eps.unguided, i)  # 4: only this one meets the measurement
-            x0 = prior.decode(z0)
-            y0 = operator.forward(x0)
-            loss = self.eta * norms(y - (noise(y0, draw) if self.renoise_prediction else y0))
-            if self.gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
-                glued = operator.project(x0, y)
-                loss = loss + self.gamma * norms(z0 - prior.encode(glued, draw if self.encode == "sample" else None))
-            (grad,) = torch.autograd.grad(loss.sum(), z_t)
+            if weight:
+                x0 = prior.decode(z0)
+                y0 = operator.forward(x0)
+                loss = self.eta * norms(y - (noise(y0, draw) if self.renoise_prediction else y0))
+                gamma = self.gamma * every(math.lcm(self.encode_interval, weight), len(schedule) - 1 - i) / weight
+                if gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
+                    glued = operator.project(x0, y)
+                    loss = loss + gamma * norms(z0 - prior.encode(glued, draw if self.encode == "sample" else None))
+                (grad,) = torch.autograd.grad(loss.sum(), z_t)
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
-        scale = step_scale(self.step_scaling, schedule, i)
+        if not weight:
+            return StepOutput(z_prev, None, y.new_full((len(y),), math.nan))
+        scale = weight * step_scale(self.step_scaling, schedule, i)
         return StepOutput(z_prev - scale * grad, x0.detach(), measured_residual(y, y0, operator))

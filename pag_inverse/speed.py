@@ -1,0 +1,42 @@
+"""Presets of speed: what a row of the tables is run with where fewer steps than its own shall do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pag_inverse.settings import Hyperparameters
+from pag_inverse.yaml_reader import check_choice
+
+
+@dataclass(frozen=True)
+class Preset:
+    """At most so many steps, and the options of both solvers and of PSLD alone; the step sizes are rescaled."""
+
+    steps: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    psld: Mapping[str, Any] = field(default_factory=dict)
+
+
+CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar"}
+PRESETS: Mapping[str, Preset | None] = {
+    "exact": None,
+    "fast": Preset(100, CHAIN),
+    "draft": Preset(30, CHAIN, {"encode_interval": 2}),
+}
+SPEEDS = tuple(PRESETS)
+
+
+def preset(row: Hyperparameters, speed: str, solver: str) -> Hyperparameters:
+    """The row with a preset's steps, never more than its own, and its options; `exact` changes nothing.
+
+    eta and gamma stay those of the row's own chain: `pag_inverse.rescaling` brings them to the new one. An
+    unknown speed is a ValueError.
+    """
+    check_choice("speed", speed, SPEEDS)
+    found = PRESETS[speed]
+    if found is None:
+        return row
+    own = found.psld if solver == "psld" else {}
+    return replace(row, steps=min(row.steps, found.steps), options=replace(row.options, **found.options, **own))

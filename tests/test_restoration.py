@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,10 @@ from torch import Tensor
 from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, MotionBlur, NoNoise, Operator
 from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
 from pag_inverse.priors.base import Prior
+from pag_inverse.rescaling import lasting_moves, rescaled
 from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.settings import Hyperparameters, SolverOptions
+from pag_inverse.solvers import make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
@@ -162,6 +166,30 @@ def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solv
     known, hole = result.x[..., :16], result.x[..., 16:]
     assert abs(float(known.mean()) - 0.5) < 0.05
     assert abs(float(hole.mean()) - 0.2) < 0.03
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_few_steps_move_as_far_as_many_by_the_rule(name: str) -> None:
+    """Known at 0.9 under the prior N(0, 0.1): a small eta moves the mean by eta times the rule's sum over sqrt(n)."""
+    prior = GaussianPrior(0.0, 0.1**0.5, BETAS["linear"]())
+    operator = Inpainting(torch.ones(32, 32), SHAPE)
+    y = torch.full((4, *SHAPE), 0.9)
+    many = Hyperparameters(0.2, None if name == "dps" else 0.0, steps=500)
+    if name == "psld":
+        many = replace(many, options=SolverOptions(ddim_eta=1.0))
+
+    def mean(row: Hyperparameters) -> float:
+        solver = make_solver(name, row)
+        result = solve(y, operator, prior, solver, NoGuidance(), noise=NoNoise(), steps=row.steps, seeds=[0, 1, 2, 3])
+        return float(result.x.mean())
+
+    chain = replace(many.options, spacing="quadratic", step_scaling="sqrt_abar")
+    few = replace(many, steps=50, options=chain)
+    cosine = 0.9 / (0.9**2 + 0.1) ** 0.5  # of the residual with the way to go, x0 being noisy itself
+    expected = many.eta * lasting_moves(many, name, prior) * cosine / operator.in_shape[1] / 3**0.5
+    assert mean(many) == pytest.approx(expected, rel=0.15)
+    assert mean(rescaled(few, many, name, prior)) == pytest.approx(mean(many), rel=0.1)
+    assert mean(few) < 0.5 * mean(many)
 
 
 def test_streams_are_separate_and_the_measurement_does_not_depend_on_the_sample() -> None:

@@ -91,7 +91,13 @@ BAD = [  # what is written, in place of what, and what the error names
     ("layers: [a.b]", "layers: []", "rows.mine.psld.with_pag.layers is [], not a list of names"),
     ("layers: [a.b]", "layers: [a.b, a.b]", "which names one twice"),
     ("encode: mode", "encode: mean", "rows.mine.psld.with_pag.options.encode is 'mean'"),
-    ("encode: mode", "variance: fixed_small", "options.variance is an unknown key; allowed: spacing, step_scaling, r"),
+    ("encode: mode", "variance: fixed_small", "options.variance is an unknown key; allowed: spacing, step_scaling, g"),
+    ("encode: mode", "encode_interval: 0", "rows.mine.psld.with_pag.options.encode_interval is 0"),
+    ("encode: mode", "gradient_interval: 1.5", "options.gradient_interval is 1.5, not a whole number"),
+    ("encode: mode", "gradient_part: middle", "options.gradient_part is 'middle'"),
+    ("encode: mode", "pag_interval: 0.5", "options.pag_interval is 0.5, not a list of two numbers"),
+    ("encode: mode", "pag_interval: [0.5, 0.2]", "options.pag_interval is 0.5 to 0.2"),
+    ("variance: fixed_large", "encode_interval: 2", "rows.mine.dps.without_pag.options.encode_interval is an unknown"),
     ("variance: fixed_large", "variance: 1", "rows.mine.dps.without_pag.options.variance is 1"),
     ("eta: 1.0, steps", "eta: 1.0, s: 1.0, steps", "rows.mine.dps.without_pag.s is an unknown key"),
     ("    dps:", "    ddrm:", "rows.mine.ddrm is an unknown key; allowed: dps, psld"),
@@ -294,7 +300,17 @@ def test_an_override_is_checked_too(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"encode": "mean"}, {"ddim_eta": 1.5}, {"variance": "learned"}, {"spacing": "log"}, {"step_scaling": "abar"}],
+    [
+        {"encode": "mean"},
+        {"ddim_eta": 1.5},
+        {"variance": "learned"},
+        {"spacing": "log"},
+        {"step_scaling": "abar"},
+        {"gradient_interval": 0},
+        {"gradient_part": "middle"},
+        {"encode_interval": 1.5},
+        {"pag_interval": (0.7, 0.2)},
+    ],
 )
 def test_an_option_is_checked_too(change):
     with pytest.raises(ValueError, match=f"^{next(iter(change))} is "):

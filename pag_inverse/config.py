@@ -15,6 +15,7 @@ from pag_inverse.settings import (
     PARTS,
     PROJECTIONS,
     SPACINGS,
+    STEP_LIMITS,
     STEP_SCALINGS,
     TRAINING_STEPS,
     VARIANCES,
@@ -231,9 +232,11 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
     readers: dict[str, Callable[[], object]] = {
         "spacing": lambda: section.choice("spacing", SPACINGS),
         "step_scaling": lambda: section.choice("step_scaling", STEP_SCALINGS),
+        "step_limit": lambda: section.choice("step_limit", STEP_LIMITS),
         "gradient_interval": lambda: section.whole("gradient_interval", minimum=1, maximum=TRAINING_STEPS),
         "gradient_part": lambda: section.choice("gradient_part", PARTS),
         "pag_interval": lambda: section.interval("pag_interval"),
+        "noise_floor": lambda: section.number("noise_floor"),
     }
     if solver == "dps":
         readers["variance"] = lambda: section.choice("variance", VARIANCES)

@@ -14,6 +14,7 @@ VARIANCES = ("fixed_small", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
+STEP_LIMITS = ("none", "noise")
 PARTS = ("all", "early", "late")
 TRAINING_STEPS = 1000
 
@@ -32,14 +33,17 @@ class SolverOptions:
 
     `spacing` of the visited timesteps: `even`, as published, or `quadratic`: close together where little noise is left.
     `step_scaling`: eta and gamma as they are (`constant`, as published), or times sqrt(abar) of the step.
+    `noise_floor`: the data terms rest while the residual is at most so many sigma sqrt(m); 0, as published: never.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
     one: the posterior variance (fixed_small) or beta (fixed_large).
 
-    Approximations, off by default. `gradient_interval` k: of the steps in `gradient_part` (`all`, the `early` half of
-    the steps, which has most noise, or the `late` one) only each k-th follows the data, by k times as much.
-    `encode_interval` k: only each k-th step has PSLD's gluing term, with k times gamma. `pag_interval`: the lowest and
-    the highest t / 1000 at which PAG acts; elsewhere s is 0. A value not allowed is a ValueError.
+    Approximations, off by default. `step_limit`: where it is `noise`, no step along the data's gradient goes further
+    than where, to first order, the residual is that of the noise. `gradient_interval` k: of the steps in
+    `gradient_part` (`all`, the `early` half of the steps, which has most noise, or the `late` one) only each k-th
+    follows the data, by k times as much. `encode_interval` k: only each k-th step has PSLD's gluing term, with k times
+    gamma. `pag_interval`: the lowest and the highest t / 1000 at which PAG acts; elsewhere s is 0. A value not allowed
+    is a ValueError.
     """
 
     renoise_prediction: bool = True
@@ -48,6 +52,8 @@ class SolverOptions:
     variance: str = "fixed_small"
     spacing: str = "even"
     step_scaling: str = "constant"
+    noise_floor: float = 0.0
+    step_limit: str = "none"
     gradient_interval: int = 1
     gradient_part: str = "all"
     encode_interval: int = 1
@@ -56,9 +62,11 @@ class SolverOptions:
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
         check_choice("step_scaling", self.step_scaling, STEP_SCALINGS)
+        check_number("noise_floor", self.noise_floor)
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)
+        check_choice("step_limit", self.step_limit, STEP_LIMITS)
         check_choice("gradient_part", self.gradient_part, PARTS)
         for name in ("gradient_interval", "encode_interval"):
             check_whole(name, getattr(self, name), minimum=1, maximum=TRAINING_STEPS)

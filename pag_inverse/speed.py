@@ -19,7 +19,8 @@ class Preset:
     psld: Mapping[str, Any] = field(default_factory=dict)
 
 
-CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar"}
+# Few steps are long ones: most of them where little noise is left, shorter where it is strong, none past the noise.
+CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar", "step_limit": "noise"}
 PRESETS: Mapping[str, Preset | None] = {
     "exact": None,
     "fast": Preset(100, CHAIN),

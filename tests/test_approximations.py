@@ -198,7 +198,7 @@ def test_unknown_and_impossible_values() -> None:
     row = Hyperparameters(1.0)
     with pytest.raises(ValueError, match=", ".join(SPEEDS)):
         preset(row, "faster", "dps")
-    for options in ({"gradient_interval": 0}, {"encode_interval": 0}, {"gradient_part": "middle"}):
+    for options in ({"gradient_interval": 0}, {"encode_interval": 0}, {"gradient_part": "middle"}, {"step_limit": "x"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             SolverOptions(**options)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=next(iter(options))):

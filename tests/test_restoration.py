@@ -18,7 +18,7 @@ from pag_inverse.priors.base import Prior
 from pag_inverse.rescaling import lasting_moves, rescaled
 from pag_inverse.schedule import BETAS, Floats
 from pag_inverse.settings import Hyperparameters, SolverOptions
-from pag_inverse.solvers import make_solver
+from pag_inverse.solvers import StepOutput, make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
@@ -192,6 +192,23 @@ def test_few_steps_move_as_far_as_many_by_the_rule(name: str) -> None:
     assert mean(few) < 0.5 * mean(many)
 
 
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_a_limited_step_ends_at_the_noise_where_a_long_one_overshoots(name: str) -> None:
+    """Ten steps of fifty times the step size: limited, ||y - x|| ends near sigma sqrt(m), and small steps stay."""
+    prior, operator = GaussianPrior(0.2, 0.3, BETAS["linear"]()), Inpainting(torch.ones(32, 32), SHAPE)
+    truth = 0.2 + 0.3 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(4)).clamp(-2, 2)
+    y = NOISE(truth, batch_draw([1, 2]))
+
+    def ends(eta: float, limit: str) -> Tensor:
+        options = SolverOptions(renoise_prediction=False, step_scaling="sqrt_abar", step_limit=limit)
+        solver = make_solver(name, Hyperparameters(eta, None if name == "dps" else 0.0, options=options))
+        return solve(y, operator, prior, solver, NoGuidance(), noise=NOISE, steps=10, seeds=[0, 1]).x
+
+    free, limited = (float((y - ends(200.0, limit)).norm() / (0.05 * y.numel() ** 0.5)) for limit in ("none", "noise"))
+    assert free > 3 and 0.8 < limited < 1.3
+    torch.testing.assert_close(ends(0.01, "none"), ends(0.01, "noise"), atol=1e-5, rtol=0)
+
+
 def test_streams_are_separate_and_the_measurement_does_not_depend_on_the_sample() -> None:
     seeds = {stream_seed(s, i, p) for s in (0, 1) for i in ("a", "b") for p in ("operator", "measurement", "sampling")}
     assert len(seeds) == 12
@@ -214,6 +231,30 @@ def test_a_size_the_prior_cannot_take(pixel: PixelPrior) -> None:
     operator = GaussianBlur((3, 33, 32), 9, 1.5)
     with pytest.raises(ValueError, match=r"33 x 32.*multiples of 2"):
         solve(torch.zeros(1, 3, 33, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_the_data_terms_rest_below_the_noise_floor(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
+    """Of two images, the one whose residual is below the floor moves as without data, the other as published."""
+    prior = pixel if name == "dps" else latent
+    make = DPS if name == "dps" else functools.partial(PSLD, gamma=0.05, renoise_prediction=False, encode="mode")
+    free = DPS(0.0) if name == "dps" else PSLD(0.0, 0.0)
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    z = batch_draw([3, 4])((2, *prior.state_shape(SHAPE)))
+
+    def step(solver: Solver) -> StepOutput:
+        draw = batch_draw([5, 6])
+        return solver.step(z, 6, solver.schedule(prior, 10), y, NOISE, operator, prior, NoGuidance(), draw)
+
+    y = operator.forward(images(2))
+    unit = NOISE.sigma * y[0].numel() ** 0.5
+    smaller, larger = (published := step(make(0.5))).residual.argsort().tolist()
+    floor = float(published.residual.mean() / unit)
+    rested = step(make(0.5, noise_floor=floor))
+    assert torch.equal(rested.z[larger], published.z[larger])
+    torch.testing.assert_close(rested.z[smaller], step(free).z[smaller], atol=1e-6, rtol=0)
+    assert not torch.allclose(rested.z[smaller], published.z[smaller], atol=1e-4)
+    assert torch.equal(step(make(0.5, noise_floor=1e-9)).z, published.z)
 
 
 class Squared(GaussianBlur):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.yaml_reader import check_number
 
 if TYPE_CHECKING:
     from pag_inverse.cli.trials import Problem
@@ -45,6 +46,7 @@ def parser() -> Parser:
     p.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     p.add_argument("--dps-task", choices=TASKS, default="gaussian_deblur")
     p.add_argument("--psld-task", choices=TASKS, default="motion_deblur")
+    p.add_argument("--reference-scale", type=float, default=1.0, help="step sizes of 1000 steps over the rule's")
     p.add_argument("--only", nargs="+", metavar="WORD", help="settings whose name has one of these words in it")
     p.add_argument("--pictures", type=int, default=8, help="how many, spread evenly over the folder")
     p.add_argument("--size", type=int, default=128, help="side cut out of 256; step sizes are brought to it")
@@ -63,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("pictures", "size", "batch_size"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+        check_number("--reference-scale", args.reference_scale)
         for solver in args.solvers:
             print(measure(args, solver))
     except (ValueError, OSError) as error:
@@ -73,15 +76,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def settings(own: Hyperparameters, solver: str, prior: Prior) -> list[Setting]:
-    """Everything that has a price: numbers of steps and presets beside 1000 steps, the rest beside the row itself."""
+def settings(own: Hyperparameters, solver: str, prior: Prior, scale: float = 1.0) -> list[Setting]:
+    """Everything that has a price.
+
+    Numbers of steps and presets of a row of 1000 steps, made of `own` by the rule and with `scale` times its step
+    sizes; and what leaves out a part of the steps' work, beside `own` itself.
+    """
     from pag_inverse.rescaling import at_speed, rescaled
 
     def variant(**options: Any) -> Hyperparameters:
         return replace(own, options=replace(own.options, **options))
 
-    chains = {f"{n} steps": rescaled(replace(own, steps=n), own, solver, prior) for n in (1000, 100, 60, 30)}
-    speeds = {f"--speed {speed}": at_speed(own, speed, solver, prior) for speed in ("fast", "draft")}
+    long = rescaled(replace(own, steps=1000), own, solver, prior)
+    long = replace(long, eta=scale * long.eta, gamma=long.gamma and scale * long.gamma)
+    chains = {REFERENCE: long}
+    chains |= {f"--speed {speed}": at_speed(long, speed, solver, prior) for speed in ("fast", "draft")}
+    chains |= {f"--steps {n}": rescaled(replace(long, steps=n), long, solver, prior) for n in (60, 30)}
     parts: dict[str, Hyperparameters] = {}
     for part in ("late", "early"):
         name = f"--gradient-interval 2 --gradient-part {part}"
@@ -91,8 +101,8 @@ def settings(own: Hyperparameters, solver: str, prior: Prior) -> list[Setting]:
     for k in (2, 4) if solver == "psld" else ():
         parts[f"--encode-interval {k}"] = variant(encode_interval=k)
     return [
-        Setting(OWN, own, REFERENCE),
-        *(Setting(name, row, REFERENCE) for name, row in {**chains, **speeds}.items()),
+        *(Setting(name, row, REFERENCE) for name, row in chains.items()),
+        Setting(OWN, own, OWN),
         *(Setting(name, row, OWN) for name, row in parts.items()),
     ]
 
@@ -116,7 +126,7 @@ def measure(args: argparse.Namespace, solver: str) -> str:
     what = {n: getattr(args, n) for n in ("size", "precision", "seed", "device")}
     what |= {"task": task.name, "solver": solver, "prior_sha256": weights_hash(prior)}
     args.output.mkdir(parents=True, exist_ok=True)
-    log, found = args.output / "prices.jsonl", settings(task.hyperparameters, solver, prior)
+    log, found = args.output / "prices.jsonl", settings(task.hyperparameters, solver, prior, args.reference_scale)
     for setting in found if not args.table_only else ():
         if args.only is None or any(word in setting.name for word in args.only):
             restore(args, log, {**what, "row": key_of(setting.row)}, setting, problem, prior)

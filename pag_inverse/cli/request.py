@@ -207,7 +207,7 @@ def _rescaled_sizes(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _options(args: argparse.Namespace, options: SolverOptions) -> SolverOptions:
     own = {"psld": ("renoise_prediction", "encode", "ddim_eta", "encode_interval"), "dps": ("variance",)}
-    shared = ("spacing", "step_scaling", "gradient_interval", "gradient_part")
+    shared = ("spacing", "step_scaling", "noise_floor", "step_limit", "gradient_interval", "gradient_part")
     for solver, names in own.items():
         for name in names:
             if getattr(args, name) is not None and args.solver != solver:

@@ -211,7 +211,8 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
     options = row.pop("options")
     psld = ("renoise_prediction", "encode", "ddim_eta", "encode_interval")
     own = psld if request.task.solver == "psld" else ("variance",)
-    shared = ("spacing", "step_scaling", "gradient_interval", "gradient_part", "pag_interval")
+    shared = ("spacing", "step_scaling", "noise_floor", "step_limit")
+    parts = ("gradient_interval", "gradient_part", "pag_interval")
     if row["gamma"] is None:
         row.pop("gamma")
     return {
@@ -220,7 +221,7 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "prior": request.prior,
         "dataset": request.task.dataset,
         **row,
-        **{n: options[n] for n in (*own, *shared)},
+        **{n: options[n] for n in (*own, *shared, *parts)},
         "speed": request.speed,
         "cfg": request.cfg,
         "prompt": request.prompt,

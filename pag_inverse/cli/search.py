@@ -45,6 +45,7 @@ def parser() -> Parser:
     p.add_argument(
         "--step-scaling", choices=STEP_SCALINGS, default="sqrt_abar", help="of eta and gamma along the chain"
     )
+    p.add_argument("--noise-floor", type=float, default=0.95, help="the data terms rest below so many sigma sqrt(m)")
     p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
@@ -75,7 +76,7 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
     psld = args.solver == "psld"
     ratios, ddim_etas = (args.gamma_ratio, args.ddim_eta) if psld else ([None], [0.0])
     options = [
-        SolverOptions(spacing=sp, ddim_eta=de, step_scaling=args.step_scaling)
+        SolverOptions(spacing=sp, ddim_eta=de, step_scaling=args.step_scaling, noise_floor=args.noise_floor)
         for sp, de in itertools.product(args.spacing, ddim_etas)
     ]
     for steps, option, eta, ratio, s in itertools.product(args.steps, options, args.eta, ratios, args.pag):

@@ -9,7 +9,7 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.settings import PARTS
+from pag_inverse.settings import PARTS, STEP_LIMITS
 from pag_inverse.speed import SPEEDS
 
 EXAMPLES = """examples:
@@ -68,6 +68,7 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--variance", choices=("fixed_small", "fixed_large"), help="DPS: of priors that learned none")
     p.add_argument("--spacing", choices=("even", "quadratic"), help="of the timesteps")
     p.add_argument("--step-scaling", choices=("constant", "sqrt_abar"), help="of eta and gamma along the chain")
+    p.add_argument("--noise-floor", type=float, help="the data terms rest below so many sigma sqrt(m); 0: never")
     p.add_argument("--resize", choices=("bicubic", "reference"), default="bicubic")
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste the measured pixels")
 
@@ -77,6 +78,7 @@ def add_approximations(p: argparse._ArgumentGroup) -> None:
     p.add_argument(
         "--rescale-steps", type=int, metavar="N", help="eta and gamma are meant for N steps: bring them to --steps"
     )
+    p.add_argument("--step-limit", choices=STEP_LIMITS, help="no step along the data's gradient goes past the noise")
     p.add_argument("--gradient-interval", type=int, metavar="K", help="follow the data at each K-th step only")
     p.add_argument("--gradient-part", choices=PARTS, help="where K holds: the early or the late half of the steps")
     p.add_argument("--encode-interval", type=int, metavar="K", help="PSLD: the gluing term at each K-th step only")

@@ -17,6 +17,8 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             variance=options.variance,
             spacing=options.spacing,
             step_scaling=options.step_scaling,
+            noise_floor=options.noise_floor,
+            step_limit=options.step_limit,
             gradient_interval=options.gradient_interval,
             gradient_part=options.gradient_part,
         )
@@ -31,6 +33,8 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             ddim_eta=options.ddim_eta,
             spacing=options.spacing,
             step_scaling=options.step_scaling,
+            noise_floor=options.noise_floor,
+            step_limit=options.step_limit,
             gradient_interval=options.gradient_interval,
             gradient_part=options.gradient_part,
             encode_interval=options.encode_interval,

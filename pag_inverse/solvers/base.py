@@ -13,7 +13,7 @@ from operators import Noise, Operator
 from pag_inverse.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import PARTS
+from pag_inverse.settings import PARTS, STEP_LIMITS
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,41 @@ def check_intervals(gradient_interval: int, gradient_part: str, encode_interval:
     if gradient_part not in PARTS:
         raise ValueError(f"gradient_part is {gradient_part!r}; it must be one of {', '.join(PARTS)}")
     return gradient_interval, gradient_part, encode_interval
+
+
+def above_noise(residual: Tensor, floor: float, y: Tensor, noise: Noise, operator: Operator) -> Tensor | float:
+    """What multiplies the data step of each image, (B, 1, 1, 1): 0 where its residual is no more than the noise.
+
+    Morozov's discrepancy principle: ||y - A(x0)|| <= floor sigma sqrt(m) over the m values that were measured says
+    nothing more about the image. A floor of 0 is the published way: every step is taken.
+    """
+    if floor == 0:
+        return 1.0
+    unit = noise.sigma * operator.measured(y).flatten(1).sum(dim=1).sqrt()
+    return (residual > floor * unit).to(y.dtype)[:, None, None, None]
+
+
+def limited(
+    scale: Tensor | float, limit: str, eta: float, left: Tensor, sigma: float, grad: Tensor, measured: Tensor
+) -> Tensor | float:
+    """`scale` of a move along `grad`, the gradient of eta ||left||; with the limit `noise` less of it, (B, 1, 1, 1).
+
+    Polyak's step: to first order the move lowers eta ||left|| by scale ||grad||^2, and shall not take it below eta
+    times what noise of sigma leaves of it. Few long steps then do not overshoot.
+    """
+    if limit == "none":
+        return scale
+    whole, inside = norms(left).square(), norms(left * measured).square()
+    noise = (whole - inside + sigma**2 * measured.flatten(1).sum(dim=1)).sqrt()
+    most = eta * (whole.sqrt() - noise).clamp(min=0) / norms(grad).square().clamp(min=1e-20)
+    return most[:, None, None, None].clamp(max=scale)
+
+
+def check_step_limit(limit: str) -> str:
+    """`none` or `noise`, else ValueError."""
+    if limit not in STEP_LIMITS:
+        raise ValueError(f"step_limit is {limit!r}; it must be one of {', '.join(STEP_LIMITS)}")
+    return limit
 
 
 def check_step_size(name: str, value: float) -> float:

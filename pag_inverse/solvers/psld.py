@@ -14,11 +14,14 @@ from pag_inverse.schedule import Schedule, check_spacing
 from pag_inverse.solvers.base import (
     Solver,
     StepOutput,
+    above_noise,
     check_intervals,
+    check_step_limit,
     check_step_scaling,
     check_step_size,
     every,
     gradient_weight,
+    limited,
     measured_residual,
     norms,
     step_scale,
@@ -34,8 +37,10 @@ class PSLD(Solver):
     renoise_prediction: fresh measurement noise on A(D(z0)) before the residual, as published, False for the
     equation; encode: `sample` of the encoder's posterior, as published, or its `mode`; ddim_eta: 0 is deterministic;
     spacing of the timesteps: `even`, as published, or `quadratic`; step_scaling: both step sizes `constant`, as
-    published, or times `sqrt_abar`; gradient_interval: the gradient at each k-th step only, k times as long, in the
-    `early` or `late` half of the steps or `all` (gradient_part); encode_interval: the gluing term at each k-th step.
+    published, or times `sqrt_abar`; noise_floor: both terms rest while ||y - A(x0)|| is at most so many sigma sqrt(m),
+    0 as published; step_limit: `none`, as published, or `noise`, no further than to the noise; gradient_interval: the
+    gradient at each k-th step only, k times as long, in the `early` or `late` half of the steps or `all`
+    (gradient_part); encode_interval: the gluing term at each k-th step, k times as strong.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class PSLD(Solver):
         ddim_eta: float = 0.0,
         spacing: str = "even",
         step_scaling: str = "constant",
+        noise_floor: float = 0.0,
+        step_limit: str = "none",
         gradient_interval: int = 1,
         gradient_part: str = "all",
         encode_interval: int = 1,
@@ -56,6 +63,7 @@ class PSLD(Solver):
             raise ValueError(f"encode is {encode!r}; it must be one of {', '.join(ENCODINGS)}")
         self.eta, self.gamma = check_step_size("eta", eta), check_step_size("gamma", gamma)
         self.ddim_eta = check_step_size("ddim_eta", ddim_eta)
+        self.noise_floor, self.step_limit = check_step_size("noise_floor", noise_floor), check_step_limit(step_limit)
         self.spacing, self.step_scaling = check_spacing(spacing), check_step_scaling(step_scaling)
         self.renoise_prediction, self.encode = renoise_prediction, encode
         self.gradient_interval, self.gradient_part, self.encode_interval = check_intervals(
@@ -90,7 +98,8 @@ class PSLD(Solver):
             if weight:
                 x0 = prior.decode(z0)
                 y0 = operator.forward(x0)
-                loss = self.eta * norms(y - (noise(y0, draw) if self.renoise_prediction else y0))
+                left = y - (noise(y0, draw) if self.renoise_prediction else y0)
+                loss = self.eta * norms(left)
                 gamma = self.gamma * every(math.lcm(self.encode_interval, weight), len(schedule) - 1 - i) / weight
                 if gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
                     glued = operator.project(x0, y)
@@ -100,5 +109,8 @@ class PSLD(Solver):
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
         if not weight:
             return StepOutput(z_prev, None, y.new_full((len(y),), math.nan))
-        scale = weight * step_scale(self.step_scaling, schedule, i)
-        return StepOutput(z_prev - scale * grad, x0.detach(), measured_residual(y, y0, operator))
+        residual, sigma = measured_residual(y, y0, operator), noise.sigma * (2**0.5 if self.renoise_prediction else 1)
+        active = above_noise(residual, self.noise_floor, y, noise, operator)
+        scale = weight * step_scale(self.step_scaling, schedule, i) * active
+        scale = limited(scale, self.step_limit, self.eta, left.detach(), sigma, grad, operator.measured(y))
+        return StepOutput(z_prev - scale * grad, x0.detach(), residual)

@@ -181,7 +181,6 @@ BAD_ARGUMENTS = [
     (["--rescale-steps", "0"], "1 to 1000"),
     (["--gradient-interval", "0"], "1 to 1000"),
     (["--gradient-interval", "-3"], "1 to 1000"),
-    (["--gradient-part", "middle"], "late"),
     (["--solver", "psld", "--encode-interval", "0"], "1 to 1000"),
     (["--encode-interval", "2"], "--solver psld"),
     (["--pag-interval", "0.5", "0.2"], "comes first"),

@@ -49,6 +49,7 @@ def parser() -> Parser:
     p.add_argument("--reference-scale", type=float, default=1.0, help="step sizes of 1000 steps over the rule's")
     p.add_argument("--only", nargs="+", metavar="WORD", help="settings whose name has one of these words in it")
     p.add_argument("--pictures", type=int, default=8, help="how many, spread evenly over the folder")
+    p.add_argument("--first", type=int, help="only so many of them")
     p.add_argument("--size", type=int, default=128, help="side cut out of 256; step sizes are brought to it")
     p.add_argument("--batch-size", type=int, default=2)
     p.add_argument("--precision", choices=("bf16", "float32"), default="bf16", help="of the networks")
@@ -62,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     """Measure what is missing, then print the table."""
     args = parser().parse_args(argv)
     try:
-        for name in ("pictures", "size", "batch_size"):
-            if getattr(args, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 1")
+        for name in ("pictures", "first", "size", "batch_size"):
+            value = getattr(args, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         check_number("--reference-scale", args.reference_scale)
         for solver in args.solvers:
             print(measure(args, solver))
@@ -83,6 +85,7 @@ def settings(own: Hyperparameters, solver: str, prior: Prior, scale: float = 1.0
     sizes; and what leaves out a part of the steps' work, beside `own` itself.
     """
     from pag_inverse.rescaling import at_speed, rescaled
+    from pag_inverse.speed import preset
 
     def variant(**options: Any) -> Hyperparameters:
         return replace(own, options=replace(own.options, **options))
@@ -91,8 +94,10 @@ def settings(own: Hyperparameters, solver: str, prior: Prior, scale: float = 1.0
     long = replace(long, eta=scale * long.eta, gamma=long.gamma and scale * long.gamma)
     chains = {REFERENCE: long}
     chains |= {f"--speed {speed}": at_speed(long, speed, solver, prior) for speed in ("fast", "draft")}
-    chains |= {f"--steps {n}": rescaled(replace(long, steps=n), long, solver, prior) for n in (60, 30)}
-    parts: dict[str, Hyperparameters] = {}
+    for steps in (60, 30):
+        short = replace(preset(long, "fast", solver), steps=steps)
+        chains[f"--speed fast --steps {steps}"] = rescaled(short, long, solver, prior)
+    parts = {"--step-limit noise": variant(step_limit="noise")}
     for part in ("late", "early"):
         name = f"--gradient-interval 2 --gradient-part {part}"
         parts[name] = variant(gradient_interval=2, gradient_part=part)
@@ -119,7 +124,7 @@ def measure(args: argparse.Namespace, solver: str) -> str:
     assert task.hyperparameters is not None
     prior = load_prior(EMBEDDED[solver], device=args.device)
     files, _ = split_held_out(args.data)
-    files = files[:: max(1, len(files) // args.pictures)][: args.pictures]
+    files = files[:: max(1, len(files) // args.pictures)][: args.pictures][: args.first]
     problem = trials.make_problem(
         task, [f.stem for f in files], trials.read_truths(files, args.size).to(args.device), args.seed
     )

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from pag_inverse.config import load_task
     from pag_inverse.guidance import NoGuidance, PerturbedAttentionGuidance
     from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
+    from pag_inverse.rescaling import at_speed
     from pag_inverse.restoration import RestorationResult, solve
-    from pag_inverse.solvers import DPS, PSLD, Solver
+    from pag_inverse.solvers import DPS, PSLD, Solver, make_solver
 
 __version__ = "0.1.0"
 
@@ -36,11 +37,13 @@ _HOMES = {
     "PixelPrior": "priors",
     "Prior": "priors",
     "load_prior": "priors",
+    "at_speed": "rescaling",
     "RestorationResult": "restoration",
     "solve": "restoration",
     "DPS": "solvers",
     "PSLD": "solvers",
     "Solver": "solvers",
+    "make_solver": "solvers",
 }
 __all__ = [
     "DPS",
@@ -52,8 +55,10 @@ __all__ = [
     "Prior",
     "RestorationResult",
     "Solver",
+    "at_speed",
     "load_prior",
     "load_task",
+    "make_solver",
     "solve",
 ]
 

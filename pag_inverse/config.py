@@ -12,8 +12,10 @@ from pag_inverse.settings import (
     BETA_SCHEDULES,
     ENCODINGS,
     FAMILIES,
+    PARTS,
     PROJECTIONS,
     SPACINGS,
+    STEP_LIMITS,
     STEP_SCALINGS,
     TRAINING_STEPS,
     VARIANCES,
@@ -234,6 +236,10 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
     readers: dict[str, Callable[[], object]] = {
         "spacing": lambda: section.choice("spacing", SPACINGS),
         "step_scaling": lambda: section.choice("step_scaling", STEP_SCALINGS),
+        "step_limit": lambda: section.choice("step_limit", STEP_LIMITS),
+        "gradient_interval": lambda: section.whole("gradient_interval", minimum=1, maximum=TRAINING_STEPS),
+        "gradient_part": lambda: section.choice("gradient_part", PARTS),
+        "pag_interval": lambda: section.interval("pag_interval"),
         "noise_floor": lambda: section.number("noise_floor"),
     }
     if solver == "dps":
@@ -242,6 +248,7 @@ def _read_options(row: Section, solver: str) -> SolverOptions:
         readers["renoise_prediction"] = lambda: section.flag("renoise_prediction")
         readers["encode"] = lambda: section.choice("encode", ENCODINGS)
         readers["ddim_eta"] = lambda: section.number("ddim_eta", maximum=1.0)
+        readers["encode_interval"] = lambda: section.whole("encode_interval", minimum=1, maximum=TRAINING_STEPS)
     section.expect(required=(), optional=tuple(readers))
     changes: dict[str, Any] = {name: read() for name, read in readers.items() if name in section}
     return replace(default, **changes)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pag_inverse.priors.base import Prior
+from pag_inverse.schedule import T
+from pag_inverse.yaml_reader import check_interval
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,19 @@ class PerturbedAttentionGuidance:
 
     s: scale, 0 or more; layers: the self-attention layers whose maps become the identity in eps_hat, in the
     checkpoint's or diffusers' words; cfg: 1 is off, the w of Eq. 14 is cfg - 1; condition: the embedding of a prompt,
-    and then the unguided eps is eps(c).
+    and then the unguided eps is eps(c); interval: the lowest and the highest t / 1000 at which s holds, and where it
+    does not, s is 0 and there is no perturbed pass.
     """
 
-    def __init__(self, s: float, layers: Sequence[str], *, cfg: float = 1.0, condition: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        s: float,
+        layers: Sequence[str],
+        *,
+        cfg: float = 1.0,
+        condition: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         for name, value in (("s", s), ("cfg", cfg)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; it must be a number that is not negative")
@@ -49,6 +60,7 @@ class PerturbedAttentionGuidance:
         if cfg != 1 and condition is None:
             raise ValueError(f"cfg is {cfg} but there is no prompt; classifier-free guidance needs one")
         self.s, self.layers, self.cfg, self.condition = s, tuple(layers), cfg, condition
+        self.interval = check_interval("interval", interval)
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         if self.s > 0:
@@ -56,13 +68,17 @@ class PerturbedAttentionGuidance:
         prediction = prior.predict(z, t, self.condition)
         eps = prediction.eps.detach()
         guided = eps
-        if self.s > 0:  # at once, while what the two passes share is at hand
+        if self.s > 0 and self._acts(t):  # at once, while what the two passes share is at hand
             guided = guided + self.s * (eps - prior.predict_perturbed(z, t, self.layers, self.condition))
         if self.cfg != 1:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
             guided = guided + (self.cfg - 1) * (eps - eps_null)  # w of Eq. 14 is cfg - 1
         return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
+
+    def _acts(self, t: int) -> bool:
+        low, high = self.interval
+        return low <= t / T <= high
 
 
 Guidance = NoGuidance | PerturbedAttentionGuidance

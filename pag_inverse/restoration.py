@@ -22,8 +22,9 @@ class RestorationResult:
     """What a run ends with.
 
     x: restorations (B, 3, H, W), [-1, 1] up to overshoot; z: final states; residuals: ||y - A(x0)|| over what was
-    measured, (B, steps) in the order of execution; failed: image of the batch -> the step (1 is the first) at
-    which it left the finite numbers. A failed image leaves the others as they are; its x is not meaningful.
+    measured, (B, steps) in the order of execution, the one before where a step did not look at the image; failed:
+    image of the batch -> the step (1 is the first) at which it left the finite numbers. A failed image leaves the
+    others as they are; its x is not meaningful.
     """
 
     x: Tensor
@@ -56,13 +57,14 @@ def solve(
     schedule = solver.schedule(prior, steps)
     draw = draw or batch_draw(seeds, y.device)
     z = draw((len(y), *prior.state_shape(operator.in_shape)))
-    residuals, health = [], torch.zeros(len(y), dtype=torch.long, device=y.device)
+    residuals: list[Tensor] = []
+    health = torch.zeros(len(y), dtype=torch.long, device=y.device)
     for done, i in enumerate(reversed(range(steps)), start=1):
         output = solver.step(z, i, schedule, y, noise, operator, prior, guidance, draw)
         z = output.z
         finite = torch.isfinite(z).flatten(1).all(dim=1)
         health = torch.where((health == 0) & ~finite, done, health)
-        residuals.append(output.residual)
+        residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual)
         if callback is not None:
             callback(done, steps, output)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pag_inverse.yaml_reader import check_choice, check_number, check_whole
+from pag_inverse.yaml_reader import check_choice, check_interval, check_number, check_whole
 
 FAMILIES = ("adm", "pixel", "latent", "stable_diffusion")
 BETA_SCHEDULES = ("linear", "scaled_linear")
@@ -16,6 +16,8 @@ SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
 PREDICTIONS = ("epsilon", "v_prediction")  # diffusers' words for what a network predicts
 PRECISIONS = ("float32", "bfloat16", "float16")
+STEP_LIMITS = ("none", "noise")
+PARTS = ("all", "early", "late")
 TRAINING_STEPS = 1000
 
 
@@ -36,7 +38,14 @@ class SolverOptions:
     `noise_floor`: the data terms rest while the residual is at most so many sigma sqrt(m); 0, as published: never.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
-    one: the posterior variance (fixed_small) or beta (fixed_large). A value not allowed is a ValueError.
+    one: the posterior variance (fixed_small) or beta (fixed_large).
+
+    Approximations, off by default. `step_limit`: where it is `noise`, no step along the data's gradient goes further
+    than where, to first order, the residual is that of the noise. `gradient_interval` k: of the steps in
+    `gradient_part` (`all`, the `early` half of the steps, which has most noise, or the `late` one) only each k-th
+    follows the data, by k times as much. `encode_interval` k: only each k-th step has PSLD's gluing term, with k times
+    gamma. `pag_interval`: the lowest and the highest t / 1000 at which PAG acts; elsewhere s is 0. A value not allowed
+    is a ValueError.
     """
 
     renoise_prediction: bool = True
@@ -46,6 +55,11 @@ class SolverOptions:
     spacing: str = "even"
     step_scaling: str = "constant"
     noise_floor: float = 0.0
+    step_limit: str = "none"
+    gradient_interval: int = 1
+    gradient_part: str = "all"
+    encode_interval: int = 1
+    pag_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_choice("spacing", self.spacing, SPACINGS)
@@ -54,6 +68,11 @@ class SolverOptions:
         check_choice("encode", self.encode, ENCODINGS)
         check_number("ddim_eta", self.ddim_eta, maximum=1.0)
         check_choice("variance", self.variance, VARIANCES)
+        check_choice("step_limit", self.step_limit, STEP_LIMITS)
+        check_choice("gradient_part", self.gradient_part, PARTS)
+        for name in ("gradient_interval", "encode_interval"):
+            check_whole(name, getattr(self, name), minimum=1, maximum=TRAINING_STEPS)
+        check_interval("pag_interval", self.pag_interval)
 
 
 @dataclass(frozen=True)

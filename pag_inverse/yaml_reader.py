@@ -47,6 +47,16 @@ def check_choice(where: str, value: object, allowed: Sequence[str]) -> str:
     return value
 
 
+def check_interval(where: str, interval: Sequence[object]) -> tuple[float, float]:
+    """Return (low, high) with 0 <= low <= high <= 1; else a ValueError beginning with `where`."""
+    if len(interval) != 2:
+        raise ValueError(f"{where} is {_short(interval)}; it must be two numbers, the lower one first")
+    low, high = (check_number(where, value, maximum=1.0) for value in interval)
+    if low > high:
+        raise ValueError(f"{where} is {low:g} to {high:g}; the lower one comes first")
+    return low, high
+
+
 class Section:
     """One mapping of a YAML file, which knows its file and its place in it; all errors are ValueErrors."""
 
@@ -121,6 +131,13 @@ class Section:
         if not isinstance(value, list) or len(value) != count:
             raise ValueError(f"{self.where(key)} is {_short(value)}, not a list of {count} whole numbers")
         return tuple(check_whole(self.where(key), item) for item in value)
+
+    def interval(self, key: object) -> tuple[float, float]:
+        """A list of two numbers between 0 and 1, the lower one first."""
+        value = self.values[key]
+        if not isinstance(value, list):
+            raise ValueError(f"{self.where(key)} is {_short(value)}, not a list of two numbers")
+        return check_interval(self.where(key), value)
 
     def _name(self, key: object) -> str:
         if not isinstance(key, str):

@@ -13,13 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SETTINGS = {"yaml_reader", "settings", "config"}
+SETTINGS = {"yaml_reader", "settings", "config", "speed"}
 FOUNDATION = {*SETTINGS, "images", "pictures", "schedule", "attention", "prefix", "streams", "json_lines"}
 # What each part of pag_inverse may import of it. A new module needs a line, and so a place, here.
 ALLOWED: dict[str, set[str]] = {
     "yaml_reader": set(),
     "settings": {"yaml_reader"},
     "config": {"yaml_reader", "settings"},
+    "speed": {"yaml_reader", "settings"},
     "images": set(),
     "pictures": {"images"},
     "schedule": set(),
@@ -33,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "guidance": {*FOUNDATION, "priors"},
     "solvers": {*FOUNDATION, "priors", "guidance"},
     "restoration": {*FOUNDATION, "priors", "guidance", "solvers"},
+    "rescaling": {*FOUNDATION, "priors", "solvers"},
     # Beside the way to a restoration: neither knows a solver.
     "training": {*FOUNDATION, "priors"},
     "metrics": FOUNDATION,

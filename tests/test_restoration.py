@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,10 @@ from torch import Tensor
 from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, MotionBlur, NoNoise, Operator
 from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
 from pag_inverse.priors.base import Prior
+from pag_inverse.rescaling import lasting_moves, rescaled
 from pag_inverse.schedule import BETAS, Floats
-from pag_inverse.solvers import StepOutput
+from pag_inverse.settings import Hyperparameters, SolverOptions
+from pag_inverse.solvers import StepOutput, make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
@@ -170,6 +173,47 @@ def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solv
     known, hole = result.x[..., :16], result.x[..., 16:]
     assert abs(float(known.mean()) - 0.5) < 0.05
     assert abs(float(hole.mean()) - 0.2) < 0.03
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_few_steps_move_as_far_as_many_by_the_rule(name: str) -> None:
+    """Known at 0.9 under the prior N(0, 0.1): a small eta moves the mean by eta times the rule's sum over sqrt(n)."""
+    prior = GaussianPrior(0.0, 0.1**0.5, BETAS["linear"]())
+    operator = Inpainting(torch.ones(32, 32), SHAPE)
+    y = torch.full((4, *SHAPE), 0.9)
+    many = Hyperparameters(0.2, None if name == "dps" else 0.0, steps=500)
+    if name == "psld":
+        many = replace(many, options=SolverOptions(ddim_eta=1.0))
+
+    def mean(row: Hyperparameters) -> float:
+        solver = make_solver(name, row)
+        result = solve(y, operator, prior, solver, NoGuidance(), noise=NoNoise(), steps=row.steps, seeds=[0, 1, 2, 3])
+        return float(result.x.mean())
+
+    chain = replace(many.options, spacing="quadratic", step_scaling="sqrt_abar")
+    few = replace(many, steps=50, options=chain)
+    cosine = 0.9 / (0.9**2 + 0.1) ** 0.5  # of the residual with the way to go, x0 being noisy itself
+    expected = many.eta * lasting_moves(many, name, prior) * cosine / operator.in_shape[1] / 3**0.5
+    assert mean(many) == pytest.approx(expected, rel=0.15)
+    assert mean(rescaled(few, many, name, prior)) == pytest.approx(mean(many), rel=0.1)
+    assert mean(few) < 0.5 * mean(many)
+
+
+@pytest.mark.parametrize("name", ["dps", "psld"])
+def test_a_limited_step_ends_at_the_noise_where_a_long_one_overshoots(name: str) -> None:
+    """Ten steps of fifty times the step size: limited, ||y - x|| ends near sigma sqrt(m), and small steps stay."""
+    prior, operator = GaussianPrior(0.2, 0.3, BETAS["linear"]()), Inpainting(torch.ones(32, 32), SHAPE)
+    truth = 0.2 + 0.3 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(4)).clamp(-2, 2)
+    y = NOISE(truth, batch_draw([1, 2]))
+
+    def ends(eta: float, limit: str) -> Tensor:
+        options = SolverOptions(renoise_prediction=False, step_scaling="sqrt_abar", step_limit=limit)
+        solver = make_solver(name, Hyperparameters(eta, None if name == "dps" else 0.0, options=options))
+        return solve(y, operator, prior, solver, NoGuidance(), noise=NOISE, steps=10, seeds=[0, 1]).x
+
+    free, limited = (float((y - ends(200.0, limit)).norm() / (0.05 * y.numel() ** 0.5)) for limit in ("none", "noise"))
+    assert free > 3 and 0.8 < limited < 1.3
+    torch.testing.assert_close(ends(0.01, "none"), ends(0.01, "noise"), atol=1e-5, rtol=0)
 
 
 def test_streams_are_separate_and_the_measurement_does_not_depend_on_the_sample() -> None:

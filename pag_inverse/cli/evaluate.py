@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.plans import SUITES, make_plan
-from pag_inverse.cli.solve import add_checkpoint, add_row, add_speed, add_variants
+from pag_inverse.cli.solve import add_approximations, add_checkpoint, add_row, add_speed, add_variants
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
 from pag_inverse.datasets import FIRST_1K, KINDS
 from pag_inverse.shards import Processes
@@ -37,6 +37,7 @@ def parser() -> Parser:
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
     add_speed(p.add_argument_group("speed and memory"))
+    add_approximations(p.add_argument_group("faster, at a price in quality (the README has the measured ones)"))
     _run(p.add_argument_group("the run"))
     _metrics(p.add_argument_group("metrics"))
     return p

@@ -23,6 +23,8 @@ from pag_inverse.config import (
     load_task,
 )
 from pag_inverse.images import list_images
+from pag_inverse.speed import SPEEDS, preset
+from pag_inverse.yaml_reader import check_choice, check_interval
 
 EMBEDDED = {"dps": "pixel", "psld": "latent"}
 DEFAULT_PHOTOGRAPH = "astronaut"
@@ -34,12 +36,16 @@ class Request:
     """Everything a run is set to. `inputs` is empty for the bundled photograph; `row` has every override in it.
 
     `tuned_side`: the side of the pictures whose step sizes `row` holds, where they shall follow the picture's own;
-    None where they are meant as they are. `batch_size`: None is as many images as fit.
+    None where they are meant as they are. `tuned_chain`: the row whose steps, spacing and step scaling those of `sizes`
+    (eta, gamma) were tuned for. `batch_size`: None is as many images as fit.
     """
 
     task: TaskConfig
     row: Hyperparameters
     tuned_side: int | None
+    tuned_chain: Hyperparameters
+    sizes: tuple[str, ...]
+    speed: str
     prior: str
     inputs: tuple[Path, ...]
     measurement: Path | None
@@ -82,6 +88,9 @@ def resolve(args: argparse.Namespace) -> Request:
     return Request(
         task=task,
         row=_row(args, task),
+        tuned_chain=_tuned_chain(args, task),
+        sizes=_rescaled_sizes(args),
+        speed=args.speed or "exact",
         tuned_side=TUNED_SIDE if task.dataset == "natural" and args.eta is args.gamma is None else None,
         prior=_prior(args),
         inputs=_inputs(args),
@@ -128,8 +137,14 @@ def _check_numbers(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"{_flag(name)} is {value}; it must be at least 1")
-    if args.steps is not None and not 1 <= args.steps <= 1000:
-        raise ValueError(f"--steps is {args.steps}; it must be from 1 to 1000")
+    for name in ("steps", "rescale_steps", "gradient_interval", "encode_interval"):
+        value = getattr(args, name)
+        if value is not None and not 1 <= value <= 1000:
+            raise ValueError(f"{_flag(name)} is {value}; it must be from 1 to 1000")
+    if args.pag_interval is not None:
+        check_interval("--pag-interval", args.pag_interval)
+    if args.speed is not None:
+        check_choice("--speed", args.speed, SPEEDS)
     if args.seed < 0:
         raise ValueError(f"--seed is {args.seed}; it must not be negative")
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", args.device):
@@ -173,7 +188,7 @@ def _row(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
     """The table's row with what was given in place of it."""
     if args.gamma is not None and args.solver != "psld":
         raise ValueError("--gamma goes with --solver psld")
-    row = task.hyperparameters or Hyperparameters(eta=args.eta or 0.0, gamma=args.gamma, s=args.pag or 0.0)
+    row = preset(_table_row(args, task), args.speed or "exact", args.solver)
     changes: dict[str, Any] = {n: getattr(args, n) for n in ("eta", "gamma", "steps") if getattr(args, n) is not None}
     if args.pag is not None:
         changes["s"] = args.pag
@@ -185,14 +200,35 @@ def _row(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
     return row if row.s > 0 else replace(row, layers=())
 
 
+def _table_row(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
+    return task.hyperparameters or Hyperparameters(eta=args.eta or 0.0, gamma=args.gamma, s=args.pag or 0.0)
+
+
+def _tuned_chain(args: argparse.Namespace, task: TaskConfig) -> Hyperparameters:
+    """The table's row, with the number of steps that was given for its step sizes."""
+    table = _table_row(args, task)
+    return table if args.rescale_steps is None else replace(table, steps=args.rescale_steps)
+
+
+def _rescaled_sizes(args: argparse.Namespace) -> tuple[str, ...]:
+    """The step sizes to rescale: all that --rescale-steps speaks of; under a preset those of the table."""
+    sizes = ("eta", "gamma") if args.solver == "psld" else ("eta",)
+    if args.rescale_steps is not None:
+        return sizes
+    preset = args.speed not in (None, "exact")
+    return tuple(name for name in sizes if preset and getattr(args, name) is None)
+
+
 def _options(args: argparse.Namespace, options: SolverOptions) -> SolverOptions:
-    own = {"psld": ("renoise_prediction", "encode", "ddim_eta"), "dps": ("variance",)}
-    shared = ("spacing", "step_scaling", "noise_floor")
+    own = {"psld": ("renoise_prediction", "encode", "ddim_eta", "encode_interval"), "dps": ("variance",)}
+    shared = ("spacing", "step_scaling", "noise_floor", "step_limit", "gradient_interval", "gradient_part")
     for solver, names in own.items():
         for name in names:
             if getattr(args, name) is not None and args.solver != solver:
                 raise ValueError(f"{_flag(name)} goes with --solver {solver}")
     changes = {n: getattr(args, n) for n in (*own[args.solver], *shared) if getattr(args, n) is not None}
+    if args.pag_interval is not None:
+        changes["pag_interval"] = tuple(args.pag_interval)
     if args.measurement is not None and args.sigma is None:
         changes.setdefault("renoise_prediction", False)  # its noise is not known
     return replace(options, **changes)

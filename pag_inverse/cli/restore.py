@@ -25,6 +25,7 @@ from pag_inverse.config import operator_size
 from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.load import prompt_of
+from pag_inverse.rescaling import rescaled
 from pag_inverse.restoration import solve
 from pag_inverse.solvers import StepOutput, make_solver
 from pag_inverse.streams import batch_draw, operator_rng, stream_seed
@@ -55,7 +56,7 @@ def restore(request: Request) -> int:
     subjects = read_subjects(request, setup.size)
     example = build_operator(request, setup, subjects[:1])
     setup.prior.state_shape(example.in_shape)
-    request = at_picture_size(request, example)
+    request = settled(request, setup.prior, example)
     make_solver(request.task.solver, request.row).check(example)
     settings = describe(request, setup)
     folder = RunFolder(request.output, settings, request.overwrite)
@@ -80,7 +81,9 @@ def wire(request: Request, prior: Prior | None = None) -> Setup:
     condition = prompt_of(prior, request.prompt) if request.prompt is not None else None
     if row.s > 0 or request.cfg != 1:
         layers = prior.resolve_layers(row.layers)
-        guidance: Guidance = PerturbedAttentionGuidance(row.s, layers, cfg=request.cfg, condition=condition)
+        guidance: Guidance = PerturbedAttentionGuidance(
+            row.s, layers, cfg=request.cfg, condition=condition, interval=row.options.pag_interval
+        )
     else:
         guidance = NoGuidance(condition)
     sigma = request.sigma
@@ -95,8 +98,12 @@ def check_side(request: Request, prior: Prior) -> None:
         raise ValueError(f"prior {prior.name} works at {prior.image_size} pixels: give --size {prior.image_size}")
 
 
-def at_picture_size(request: Request, operator: Operator) -> Request:
-    """The request with the step sizes of a row of the embedded priors brought to the size of the pictures."""
+def settled(request: Request, prior: Prior, operator: Operator) -> Request:
+    """The request with its step sizes brought to the chain and, for the embedded priors' rows, the pictures' size."""
+    if request.sizes:
+        scaled = rescaled(request.row, request.tuned_chain, request.task.solver, prior)
+        row = replace(request.row, **{name: getattr(scaled, name) for name in request.sizes})
+        request = replace(request, row=row, sizes=())
     if request.tuned_side is None:
         return request
     _, height, width = operator.in_shape
@@ -207,7 +214,8 @@ def run_batch(
 
     def show(done: int, steps: int, output: StepOutput) -> None:
         bar.update()
-        bar.set_postfix_str(f"residual {float((output.residual / unit).mean()):.2f}")
+        if output.x0 is not None:
+            bar.set_postfix_str(f"residual {float((output.residual / unit).mean()):.2f}")
 
     started = time.monotonic()
     seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
@@ -248,7 +256,10 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
     """What is used, printed and saved; two runs with equal descriptions are the same run."""
     row = asdict(request.row)
     options = row.pop("options")
-    own = ("renoise_prediction", "encode", "ddim_eta") if request.task.solver == "psld" else ("variance",)
+    psld = ("renoise_prediction", "encode", "ddim_eta", "encode_interval")
+    own = psld if request.task.solver == "psld" else ("variance",)
+    shared = ("spacing", "step_scaling", "noise_floor", "step_limit")
+    parts = ("gradient_interval", "gradient_part", "pag_interval")
     if row["gamma"] is None:
         row.pop("gamma")
     return {
@@ -257,7 +268,8 @@ def describe(request: Request, setup: Setup) -> dict[str, Any]:
         "prior": request.prior,
         "dataset": request.task.dataset,
         **row,
-        **{n: options[n] for n in (*own, "spacing", "step_scaling", "noise_floor")},
+        **{n: options[n] for n in (*own, *shared, *parts)},
+        "speed": request.speed,
         "cfg": request.cfg,
         "prompt": request.prompt,
         "operator": request.task.operator.name,

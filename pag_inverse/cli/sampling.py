@@ -135,7 +135,7 @@ def prepare_cell(plan: Plan, cell: CellPlan, processes: Processes, priors: dict[
     setup = restore.wire(request, priors[request.prior])
     example = restore.build_operator(request, setup, [subject_of("example", "", np.zeros((3, 1, 1), np.float32))])
     setup.prior.state_shape(example.in_shape)
-    request = restore.at_picture_size(request, example)
+    request = restore.settled(request, setup.prior, example)
     make_solver(request.task.solver, request.row).check(example)
     metric_size = min(plan.metric_size or setup.size, setup.size)
     settings = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.settings import PRECISIONS, PREDICTIONS
+from pag_inverse.settings import PARTS, PRECISIONS, PREDICTIONS, STEP_LIMITS
+from pag_inverse.speed import SPEEDS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -29,6 +30,7 @@ def parser() -> Parser:
     add_row(p.add_argument_group("in place of the table's row"))
     add_variants(p.add_argument_group("where the published programs and the equations differ"))
     add_speed(p.add_argument_group("speed and memory"))
+    add_approximations(p.add_argument_group("faster, at a price in quality (the README has the measured ones)"))
     _run(p.add_argument_group("the run"))
     return p
 
@@ -87,6 +89,20 @@ def add_speed(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--compile", action="store_true", help="torch.compile the networks: slow to start, then faster")
     p.add_argument("--channels-last", action="store_true", help="the networks' tensors with channels innermost")
     p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
+
+
+def add_approximations(p: argparse._ArgumentGroup) -> None:
+    p.add_argument("--speed", help=f"{', '.join(SPEEDS)}; exact, the row as it is, by default")
+    p.add_argument(
+        "--rescale-steps", type=int, metavar="N", help="eta and gamma are meant for N steps: bring them to --steps"
+    )
+    p.add_argument("--step-limit", choices=STEP_LIMITS, help="no step along the data's gradient goes past the noise")
+    p.add_argument("--gradient-interval", type=int, metavar="K", help="follow the data at each K-th step only")
+    p.add_argument("--gradient-part", choices=PARTS, help="where K holds: the early or the late half of the steps")
+    p.add_argument("--encode-interval", type=int, metavar="K", help="PSLD: the gluing term at each K-th step only")
+    p.add_argument(
+        "--pag-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of t / 1000; elsewhere s is 0"
+    )
 
 
 def _run(p: argparse._ArgumentGroup) -> None:

@@ -48,17 +48,26 @@ class Problem:
 
     def single(self, b: int) -> Problem:
         """The problem of one picture of the batch."""
-        operator, part = self.operator.select([b]), slice(b, b + 1)
-        return replace(self, names=(self.names[b],), truths=self.truths[part], operator=operator, y=self.y[part])
+        return self.select([b])
+
+    def select(self, numbers: Sequence[int]) -> Problem:
+        """The problem of some pictures of the batch."""
+        chosen, names = list(numbers), tuple(self.names[b] for b in numbers)
+        operator = self.operator.select(chosen)
+        return replace(self, names=names, truths=self.truths[chosen], operator=operator, y=self.y[chosen])
 
 
 @dataclass(frozen=True)
 class Restorations:
-    """Samples (S, B, 3, n, n), the last residual of each over sigma sqrt(m), (S, B), and seconds for one sample."""
+    """Samples (S, B, 3, n, n), the last residual of each over sigma sqrt(m), (S, B), and seconds for one sample.
+
+    `cpu_seconds` are those of the processor, of all its cores together: other programs beside do not lengthen them.
+    """
 
     samples: Tensor
     residuals: Tensor
     seconds: float
+    cpu_seconds: float
 
 
 def read_truths(files: Sequence[Path], side: int) -> Tensor:
@@ -86,7 +95,9 @@ def scaled_box(settings: Mapping[str, Any], side: int) -> dict[str, Any]:
 
 
 def make_guidance(row: Hyperparameters) -> Guidance:
-    return PerturbedAttentionGuidance(row.s, row.layers) if row.s > 0 else NoGuidance()
+    if row.s == 0:
+        return NoGuidance()
+    return PerturbedAttentionGuidance(row.s, row.layers, interval=row.options.pag_interval)
 
 
 def restore_samples(
@@ -106,7 +117,7 @@ def restore_samples(
     def show(*_: object) -> None:
         tick(1)
 
-    begun, xs, residuals = time.monotonic(), [], []
+    begun, cpu_begun, xs, residuals = time.monotonic(), time.process_time(), [], []
     for sample in range(first, first + samples):
         result = solve(
             problem.y,
@@ -121,8 +132,9 @@ def restore_samples(
         )
         xs.append(result.x.clamp(-1, 1))
         residuals.append(problem.residual(xs[-1]))
-    seconds = (time.monotonic() - begun) / (samples * len(problem.names))
-    return Restorations(torch.stack(xs), torch.stack(residuals), seconds)
+    count = samples * len(problem.names)
+    seconds, cpu_seconds = (time.monotonic() - begun) / count, (time.process_time() - cpu_begun) / count
+    return Restorations(torch.stack(xs), torch.stack(residuals), seconds, cpu_seconds)
 
 
 def score(image: Tensor, truth: Tensor) -> dict[str, float]:

@@ -18,6 +18,9 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             spacing=options.spacing,
             step_scaling=options.step_scaling,
             noise_floor=options.noise_floor,
+            step_limit=options.step_limit,
+            gradient_interval=options.gradient_interval,
+            gradient_part=options.gradient_part,
         )
     if name == "psld":
         if row.gamma is None:
@@ -31,5 +34,9 @@ def make_solver(name: str, row: Hyperparameters) -> Solver:
             spacing=options.spacing,
             step_scaling=options.step_scaling,
             noise_floor=options.noise_floor,
+            step_limit=options.step_limit,
+            gradient_interval=options.gradient_interval,
+            gradient_part=options.gradient_part,
+            encode_interval=options.encode_interval,
         )
     raise ValueError(f"unknown solver {name!r}; there are dps, psld")

@@ -126,6 +126,46 @@ def test_pag_zero_takes_the_row_without_pag(here: Path, capsys: pytest.CaptureFi
     assert not list(here.iterdir())  # a dry run writes nothing
 
 
+PRESET = ["--task", "gaussian_deblur", "--solver", "psld", "--dataset", "ffhq", "--prior", "latent", "--pag", "0"]
+
+
+def resolved(args: list[str]) -> dict:
+    """The settings that the manifest of a run would have, from its dry run."""
+    from pag_inverse.cli import restore
+    from pag_inverse.cli.request import resolve
+
+    request = resolve(command.parser().parse_args([*PRESET, *args]))
+    setup = restore.wire(request)
+    operator = restore.build_operator(request, setup, restore.read_subjects(request, setup.size))
+    return restore.describe(restore.settled(request, setup.prior, operator), setup)
+
+
+def test_presets_and_what_is_given_in_place_of_them(here: Path) -> None:
+    exact, fast, draft = (resolved(args) for args in ([], ["--speed", "fast"], ["--speed", "draft"]))
+    assert (exact["steps"], exact["eta"], exact["gamma"]) == (1000, 1.0, 0.1) and exact["spacing"] == "even"
+    assert exact == resolved(["--speed", "exact"])
+    assert fast["steps"] == 100 and draft["steps"] <= 50 and draft["encode_interval"] > 1
+    assert exact["eta"] < fast["eta"] < draft["eta"] and fast["gamma"] == pytest.approx(0.1 * fast["eta"])
+    assert (fast["speed"], fast["spacing"], fast["step_scaling"]) == ("fast", "quadratic", "sqrt_abar")
+    given = resolved(["--speed", "draft", "--steps", "40", "--eta", "3", "--encode-interval", "1", "--spacing", "even"])
+    assert (given["steps"], given["eta"], given["encode_interval"], given["spacing"]) == (40, 3.0, 1, "even")
+    assert given["gamma"] != draft["gamma"] and given["gamma"] > 0.1  # the table's, brought to this chain
+
+
+def test_step_sizes_meant_for_another_number_of_steps(here: Path) -> None:
+    plain, scaled = (resolved(["--steps", "100", *more]) for more in ([], ["--rescale-steps", "1000"]))
+    assert plain["eta"] == 1.0 and 8 < scaled["eta"] < 12
+    given = resolved(["--steps", "100", "--eta", "2", "--rescale-steps", "1000"])
+    assert given["eta"] == pytest.approx(2 * scaled["eta"])
+
+
+def test_the_manifest_has_what_was_used(here: Path) -> None:
+    args = ["--task", "gaussian_deblur", "--solver", "psld", "--speed", "draft", "--pag-interval", "0.2", "0.8", *QUICK]
+    assert command.main(args) == command.main(args) == 0  # the second one finds its own settings
+    settings = manifest(here / "results" / "gaussian_deblur_psld")["settings"]
+    assert (settings["speed"], settings["steps"], settings["pag_interval"]) == ("draft", 2, [0.2, 0.8])
+
+
 def test_list_layers_in_both_languages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--list-layers", "--prior", "pixel"]) == 0
     assert "middle_block.1" in (out := capsys.readouterr().out) and "mid_block.attentions.0" in out
@@ -151,6 +191,16 @@ BAD_ARGUMENTS = [
     (["--encode", "mode"], "--solver psld"),
     (["--box", "1", "2", "3", "4"], "box_inpainting"),
     (["--mask", "mask.png"], "--measurement"),
+    (["--speed", "faster"], "exact, fast, draft"),
+    (["--rescale-steps", "0"], "1 to 1000"),
+    (["--gradient-interval", "0"], "1 to 1000"),
+    (["--gradient-interval", "-3"], "1 to 1000"),
+    (["--solver", "psld", "--encode-interval", "0"], "1 to 1000"),
+    (["--encode-interval", "2"], "--solver psld"),
+    (["--pag-interval", "0.5", "0.2"], "comes first"),
+    (["--pag-interval", "-0.1", "1"], "between 0 and 1"),
+    (["--pag-interval", "0", "500"], "between 0 and 1"),
+    (["--pag-interval", "nan", "1"], "between 0 and 1"),
 ]
 BAD_RUNS = [
     (["--prior", "nowhere"], "ffhq, imagenet, latent, pixel, sd15"),

@@ -18,24 +18,29 @@ from pag_inverse.cli.benchmark_steps import Bench
 MEMORY_STEPS = 2
 
 
-def times(bench: Bench, repeats: int) -> dict[str, list[float]]:
-    """Seconds of every part, one after the other in each of so many turns, after a turn that is not counted."""
+def times(bench: Bench, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of every part, one after the other in each of so many turns, after a turn that is not counted.
+
+    `seconds` went by; `processor_seconds` were spent by this process, whatever else the machine did meanwhile.
+    """
     parts = bench.parts()
     seconds: dict[str, list[float]] = {name: [] for name in parts}
+    spent: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(repeats + 1):
         for name, part in parts.items():
-            taken = timed(part, bench.case.device)
+            taken, used = timed(part, bench.case.device)
             if turn:
                 seconds[name].append(taken)
-    return seconds
+                spent[name].append(used)
+    return {"seconds": seconds, "processor_seconds": spent}
 
 
-def timed(part: Callable[[], object], device: str) -> float:
+def timed(part: Callable[[], object], device: str) -> tuple[float, float]:
     synchronise(device)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     part()
     synchronise(device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - used
 
 
 def synchronise(device: str) -> None:
@@ -74,7 +79,7 @@ def main(argv: list[str]) -> int:
     result: dict[str, Any]
     if what == "time":
         bench = Bench(case)
-        result = {"seconds": times(bench, case.repeats), "threads": torch.get_num_threads(), **bench.facts()}
+        result = {**times(bench, case.repeats), "threads": torch.get_num_threads(), **bench.facts()}
     elif what == "profile":
         result = {"profile": profile(Bench(case).ours, case.device)}
     else:

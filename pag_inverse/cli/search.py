@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -105,7 +106,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     done, _ = read_lines(log)
     print(f"{len(rows)} settings on {', '.join(problem.names)}", file=sys.stderr)
     for row in rows:
-        key = {**describe(args), **asdict(row), "layers": list(row.layers)}
+        key = json.loads(json.dumps({**describe(args), **asdict(row)}))  # as it is read again
         if any(entry["setting"] == key for entry in done):
             continue
         with tqdm(total=row.steps * args.samples, unit="step", leave=False) as bar:

@@ -57,7 +57,7 @@ def row(**changes: object) -> dict[str, object]:
                "published": [3.0, 6.0, 3.0]}  # fmt: skip
     memory = {"ours": {"device_mb": None, "process_mb": 100.0}, "published": {"device_mb": None, "process_mb": 170.0}}
     base = {"prior": "pixel", "solver": "dps", "size": 64, "batch": 2, "precision": "float32", "device": "cpu"}
-    return {**base, "seconds": seconds, "memory": memory, **changes}
+    return {**base, "seconds": seconds, "processor_seconds": seconds, "memory": memory, **changes}
 
 
 def test_figures_of_known_times() -> None:

@@ -17,9 +17,10 @@ from torch import Tensor
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
 from pag_inverse.batching import TensorMemory
+from pag_inverse.priors import architectures
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.lean_blocks import LeanResnetBlock
-from pag_inverse.priors.networks import check_compiler, place, run_network
+from pag_inverse.priors.networks import check_compiler, place, run_network, spare_memory
 from pag_inverse.restoration import RestorationResult
 from pag_inverse.schedule import BETAS
 
@@ -229,3 +230,25 @@ def test_a_trained_block_is_diffusers_own(pixel: PixelPrior) -> None:
     unet = copy.deepcopy(pixel.unet).requires_grad_(True)
     unet(torch.randn(1, 3, 16, 16, requires_grad=True), 5).sample.sum().backward()
     assert all(p.grad is not None for p in unet.parameters())
+
+
+@pytest.mark.parametrize(("name", "most"), [("stable diffusion", 12), ("ffhq", 6)])
+def test_low_memory_fits_the_published_architectures_into_a_small_gpu(name: str, most: int) -> None:
+    """Float32 weights and the peak of a step's tensors at the published size, counted on tensors without numbers."""
+    with torch.device("meta"):
+        if name == "ffhq":
+            prior: Prior = PixelPrior(architectures.ffhq_adm(), BETAS["linear"]())
+        else:
+            unet, vae = architectures.stable_diffusion_unet(), architectures.stable_diffusion_vae()
+            prior = LatentPrior(unet, vae, BETAS["scaled_linear"](), empty=torch.zeros(1, 77, 768))
+        z = torch.zeros(1, *prior.state_shape((3, prior.image_size, prior.image_size)), requires_grad=True)
+        layers = ["mid_block.attentions.0" + (".transformer_blocks.0.attn1" if name != "ffhq" else "")]
+        prior.prepare(layers)
+    for network in prior.networks():
+        spare_memory(network)
+    weights = sum(p.numel() * p.element_size() for network in prior.networks() for p in network.parameters())
+    with TensorMemory() as memory:
+        z0 = z - prior.predict(z, 500).eps
+        prior.predict_perturbed(z, 500, layers)
+        torch.autograd.grad(z0.sum() + prior.encode(prior.decode(z0)).sum(), z)
+    assert 0.5 * weights < memory.peak < 0.9 * most * 2**30 - weights

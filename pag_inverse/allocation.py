@@ -24,8 +24,11 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Let large blocks go back to the system when they are freed, as glibc does unless told otherwise."""
-    return _set((MMAP_THRESHOLD, GLIBC_LARGEST_THRESHOLD), (MMAP_MAX, GLIBC_MAPPINGS))
+    """Give back what is kept, and large blocks from now on when they are freed, as glibc does unless told otherwise."""
+    told = _set((MMAP_THRESHOLD, GLIBC_LARGEST_THRESHOLD), (MMAP_MAX, GLIBC_MAPPINGS))
+    if told:
+        ctypes.CDLL(None).malloc_trim(0)
+    return told
 
 
 def _set(*values: tuple[int, int]) -> bool:

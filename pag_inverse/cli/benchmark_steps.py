@@ -129,6 +129,8 @@ class Bench:
             }
         if self.case.reference:
             found["published"] = self.reference().published
+            if self._keeps:  # get the memory again that the reference gave back: no part of the figures
+                found["after the reference"] = self.ours
         return found
 
     def facts(self) -> dict[str, Any]:

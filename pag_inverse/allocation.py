@@ -18,7 +18,7 @@ GLIBC_MAPPINGS, GLIBC_LARGEST_THRESHOLD = 65536, 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next tensors; False where its C library cannot be told.
 
-    For the whole process and from now on. The process's peak grows by about a sixth; results do not change.
+    For the whole process and from now on. The process's peak grows by about a fifth; results do not change.
     """
     return _set((TRIM_THRESHOLD, NEVER), (MMAP_MAX, 0))
 

@@ -104,5 +104,5 @@ for command in found.entry_points.select(group="console_scripts"):
 print("torch" in sys.modules)
 """
     lines = run("-c", code, installed, folder=tmp_path, path=installed).splitlines()
-    commands = ("evaluate", "evidence", "prices", "search", "solve", "train-prior")
+    commands = ("benchmark", "evaluate", "evidence", "prices", "search", "solve", "train-prior")
     assert sorted(lines) == ["False", *(f"pag-inverse-{name} True" for name in commands)]

@@ -23,7 +23,7 @@ def test_the_five_lines_run() -> None:
 LAUNCHER = ("--standalone", "--nproc-per-node")  # torchrun's own
 
 
-@pytest.mark.parametrize("flag", sorted(set(re.findall(r"`?(--[a-z][a-z-]+)", README))))
+@pytest.mark.parametrize("flag", sorted(set(re.findall(r"`?(--[a-z][a-z0-9-]+)", README))))
 def test_every_flag_exists(flag: str) -> None:
     commands = (importlib.import_module(f"pag_inverse.cli.{script.stem}") for script in (ROOT / "scripts").glob("*.py"))
     flags = {name for command in commands for action in command.parser()._actions for name in action.option_strings}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -145,12 +146,13 @@ def work(case: Case, what: str) -> dict[str, Any]:
     return result
 
 
-def machine() -> dict[str, str]:
+def machine() -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": version("torch"),
         "diffusers": version("diffusers"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
@@ -181,3 +183,17 @@ def test_what_comes_before_a_layer(tiny_sd: LatentPrior) -> None:
     assert {"conv_in", "time_embedding", "down_blocks.0", "down_blocks.1.attentions.0"} <= set(found)
     assert "down_blocks.1.attentions.1.transformer_blocks.0.norm1" in found
     assert not any(name.startswith(("mid_block", "up_blocks", "down_blocks.2")) for name in found)
+
+
+def test_a_copy_of_a_used_prior_knows_nothing_of_the_original(adm: PixelPrior) -> None:
+    """A perturbed pass of the copy starts from what the copy itself has computed."""
+    layers, (z, other) = adm.resolve_layers(["middle_block.1"]), torch.randn(2, 1, 3, 64, 64)
+    expected = adm.predict_perturbed(other, 500, layers)
+    adm.prepare(layers)
+    adm.predict(z, 500)
+    copied = copy.deepcopy(adm)
+    copied.predict(other, 500)
+    torch.testing.assert_close(copied.predict_perturbed(other, 500, layers), expected)
+    copied.prepare(layers)
+    copied.predict(other, 500)
+    torch.testing.assert_close(copied.predict_perturbed(other, 500, layers), expected)

@@ -57,6 +57,10 @@ class Prior(abc.ABC):
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy makes its own perturbed networks: hooks of copied ones would write into the original's records.
+        return {**self.__dict__, "_twins": {}, "_last": None, "_compilations": {}}
+
     def networks(self) -> list[Any]:
         """The networks it runs."""
         return [self.unet]

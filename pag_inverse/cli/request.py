@@ -150,7 +150,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", args.device):
         raise ValueError(f"unknown device {args.device!r}; there are cpu, cuda, cuda:N, mps")
     if args.precision == "float16" and args.device == "cpu":
-        raise ValueError("--precision float16 is hundreds of times slower on a processor; there is bfloat16")
+        raise ValueError("--precision float16 is too slow on a processor; there is bfloat16")
 
 
 def _load(args: argparse.Namespace) -> TaskConfig:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATASETS",
+    "EMBEDDED_PRIORS",
     "PRIORS",
     "SOLVERS",
     "TASKS",
@@ -49,6 +50,7 @@ __all__ = [
 
 TASKS = ("box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur")
 SOLVERS = ("dps", "psld")
+EMBEDDED_PRIORS = {"dps": "pixel", "psld": "latent"}  # which of them a solver restores with
 DATASETS = ("ffhq", "imagenet", "natural")
 NOISES = ("gaussian", "none")
 OPERATOR_SIZES = (256, 512)

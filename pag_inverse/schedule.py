@@ -16,7 +16,6 @@ from torch import Tensor
 
 Floats = npt.NDArray[np.floating[Any]]
 T = 1000
-SPACINGS = ("even", "quadratic")
 
 
 def linear_betas(start: float = 1e-4, end: float = 0.02) -> Floats:
@@ -47,13 +46,6 @@ def respaced_timesteps(steps: int) -> list[int]:
         timesteps.append(round(position))
         position += stride
     return timesteps
-
-
-def check_spacing(spacing: str) -> str:
-    """`even` or `quadratic`, else ValueError."""
-    if spacing not in SPACINGS:
-        raise ValueError(f"spacing is {spacing!r}; it must be one of {', '.join(SPACINGS)}")
-    return spacing
 
 
 def quadratic_timesteps(steps: int, first: int = 0) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -74,3 +75,38 @@ def tiny_sd(tiny_sd_folder: Path, recordings: Recordings) -> LatentPrior:
     vae = load_model(tiny_sd_folder / "vae", "AutoencoderKL")
     context = recordings.load("psld_trajectory/common.npz")["context"]
     return LatentPrior(unet, vae, BETAS["scaled_linear"](), empty=context, image_size=128)
+
+
+def small_unet(channels: int) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=32,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+@pytest.fixture(scope="session")
+def pixel() -> PixelPrior:
+    """A random pixel prior for pictures of even sides."""
+    torch.manual_seed(0)
+    return PixelPrior(small_unet(3), BETAS["linear"]())
+
+
+@pytest.fixture(scope="session")
+def latent() -> LatentPrior:
+    """A random latent prior, four channels at half the side."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        latent_channels=4,
+    )
+    return LatentPrior(small_unet(4), vae, BETAS["scaled_linear"]())

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "speed": {"yaml_reader", "settings"},
     "images": set(),
     "pictures": {"images"},
-    "schedule": set(),
+    "schedule": {"settings"},
     "attention": set(),
     "prefix": {"attention"},
     "streams": set(),

@@ -6,11 +6,11 @@ import copy
 import functools
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
 from torch import Tensor
 
 from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, MotionBlur, NoNoise, Operator
@@ -26,37 +26,9 @@ SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.05)
 
 
-def small_unet(channels: int) -> UNet2DModel:
-    return UNet2DModel(
-        sample_size=32,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-
-
-@pytest.fixture(scope="module")
-def pixel() -> PixelPrior:
-    torch.manual_seed(0)
-    return PixelPrior(small_unet(3), BETAS["linear"]())
-
-
-@pytest.fixture(scope="module")
-def latent() -> LatentPrior:
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=8,
-        latent_channels=4,
-    )
-    return LatentPrior(small_unet(4), vae, BETAS["scaled_linear"]())
+def solver_of(name: str, eta: float, **options: Any) -> Solver:
+    """`dps`, or `psld` with a gamma of a tenth of eta."""
+    return make_solver(name, Hyperparameters(eta, eta / 10, options=SolverOptions(**options)))
 
 
 def images(count: int, side: int = 32) -> Tensor:
@@ -244,8 +216,7 @@ def test_a_size_the_prior_cannot_take(pixel: PixelPrior) -> None:
 def test_the_data_terms_rest_below_the_noise_floor(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
     """Of two images, the one whose residual is below the floor moves as without data, the other as published."""
     prior = pixel if name == "dps" else latent
-    make = DPS if name == "dps" else functools.partial(PSLD, gamma=0.05, renoise_prediction=False, encode="mode")
-    free = DPS(0.0) if name == "dps" else PSLD(0.0, 0.0)
+    make = functools.partial(solver_of, name, renoise_prediction=False, encode="mode")
     operator = GaussianBlur(SHAPE, 9, 1.5)
     z = batch_draw([3, 4])((2, *prior.state_shape(SHAPE)))
 
@@ -259,7 +230,7 @@ def test_the_data_terms_rest_below_the_noise_floor(name: str, pixel: PixelPrior,
     floor = float(published.residual.mean() / unit)
     rested = step(make(0.5, noise_floor=floor))
     assert torch.equal(rested.z[larger], published.z[larger])
-    torch.testing.assert_close(rested.z[smaller], step(free).z[smaller], atol=1e-6, rtol=0)
+    torch.testing.assert_close(rested.z[smaller], step(make(0.0)).z[smaller], atol=1e-6, rtol=0)
     assert not torch.allclose(rested.z[smaller], published.z[smaller], atol=1e-4)
     assert torch.equal(step(make(0.5, noise_floor=1e-9)).z, published.z)
 
@@ -282,12 +253,12 @@ def test_psld_refuses_a_nonlinear_operator_unless_gamma_is_zero(latent: LatentPr
 def test_step_sizes_that_follow_abar(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
     """Of one step from the same state, the part that the data moves is sqrt(abar) times the constant one."""
     prior = pixel if name == "dps" else latent
-    make = DPS if name == "dps" else functools.partial(PSLD, gamma=0.05, renoise_prediction=False, encode="mode")
+    make = functools.partial(solver_of, name, renoise_prediction=False, encode="mode")
     operator = GaussianBlur(SHAPE, 9, 1.5)
     y, z = operator.forward(images(1)), batch_draw([3])((1, *prior.state_shape(SHAPE)))
     ends = []
     for eta, scaling in ((0.0, "constant"), (0.5, "constant"), (0.5, "sqrt_abar")):
-        solver = make(eta, step_scaling=scaling) if name == "dps" or eta else PSLD(0.0, 0.0)
+        solver = make(eta, step_scaling=scaling)
         schedule = solver.schedule(prior, 10)
         draw = batch_draw([5])
         ends.append(solver.step(z, 6, schedule, y, NOISE, operator, prior, NoGuidance(), draw).z)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pag_inverse.config import EMBEDDED_PRIORS
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -19,7 +21,7 @@ ARCHITECTURES = {
     "imagenet-architecture": Architecture(256, "dps", ("middle_block.1", "output_blocks.2.1")),
     "sd15-architecture": Architecture(512, "psld", ("input_blocks.8.1.transformer_blocks.0.attn1",)),
 }
-EMBEDDED_SOLVERS = {"pixel": "dps", "latent": "psld"}
+EMBEDDED_SOLVERS = {prior: solver for solver, prior in EMBEDDED_PRIORS.items()}
 
 
 @dataclass(frozen=True)

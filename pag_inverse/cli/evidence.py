@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pag_inverse.cli.arguments import Parser, fail
-from pag_inverse.config import SOLVERS, TASKS, Hyperparameters, load_task
+from pag_inverse.config import EMBEDDED_PRIORS, SOLVERS, TASKS, Hyperparameters, load_task
 
 if TYPE_CHECKING:
     from pag_inverse.cli.ledger import Ledger
     from pag_inverse.cli.trials import Problem
 
-EMBEDDED = {"dps": "pixel", "psld": "latent"}
 EXAMPLES = """examples:
   python scripts/evidence.py --data test_pictures --training training_pictures --output runs/evidence
   python scripts/evidence.py --data faces --training photographs --output runs/faces --samples 4 --tasks gaussian_deblur
@@ -139,7 +138,7 @@ def restore_with_priors(args: argparse.Namespace, problems: dict[str, Problem], 
     from pag_inverse.cli import trials
     from pag_inverse.priors import load_prior
 
-    priors = {solver: load_prior(EMBEDDED[solver], device=args.device) for solver in args.solvers}
+    priors = {solver: load_prior(EMBEDDED_PRIORS[solver], device=args.device) for solver in args.solvers}
     left = [cell for cell in cells(args, problems) if cell not in ledger]
     steps = {cell: row_of(cell.task, cell.method).steps for cell in left}
     with tqdm(total=sum(steps.values()), unit="step") as bar:

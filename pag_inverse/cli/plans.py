@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pag_inverse.cli import solve
-from pag_inverse.cli.request import EMBEDDED, Request, resolve
-from pag_inverse.config import PRIORS, SOLVERS, TASKS, load_prior_config
+from pag_inverse.cli.request import Request, resolve
+from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, load_prior_config
 from pag_inverse.datasets import find_images, pick_split
 from pag_inverse.yaml_reader import parse_yaml
 
@@ -85,7 +85,7 @@ def read_suite(args: argparse.Namespace) -> Suite:
         if not args.task or not args.solver:
             raise ValueError(f"--suite, or --task ({', '.join(TASKS)}) and --solver ({', '.join(SOLVERS)}) are needed")
         guidances = GUIDANCES if args.both else ("without_pag",) if args.pag == 0 else ("with_pag",)
-        return Suite(tuple(args.task), tuple(args.solver), EMBEDDED, guidances)
+        return Suite(tuple(args.task), tuple(args.solver), EMBEDDED_PRIORS, guidances)
     suite = SUITES[args.suite] if args.suite in SUITES else _own_suite(args.suite)
     return replace(suite, tasks=tuple(args.task or suite.tasks), solvers=tuple(args.solver or suite.solvers))
 
@@ -103,7 +103,7 @@ def _own_suite(name: str) -> Suite:
     guidances = section.texts("guidances") if "guidances" in section else GUIDANCES
     if not set(guidances) <= set(GUIDANCES):
         raise ValueError(f"{section.where('guidances')} is {list(guidances)}; allowed: {', '.join(GUIDANCES)}")
-    return Suite(section.texts("tasks"), section.texts("solvers"), {**EMBEDDED, **own}, guidances)
+    return Suite(section.texts("tasks"), section.texts("solvers"), {**EMBEDDED_PRIORS, **own}, guidances)
 
 
 def make_cell(args: argparse.Namespace, suite: Suite, output: Path, task: str, solver: str, guidance: str) -> CellPlan:
@@ -130,7 +130,7 @@ def make_cell(args: argparse.Namespace, suite: Suite, output: Path, task: str, s
 def _rows(args: argparse.Namespace, prior: str | None) -> str | None:
     if args.rows is not None:
         return str(args.rows)
-    if prior in EMBEDDED.values():
+    if prior in EMBEDDED_PRIORS.values():
         return None  # their own
     if args.dataset != "folder":
         return str(args.dataset)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pag_inverse.cli.arguments import Parser, fail
-from pag_inverse.config import SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.config import EMBEDDED_PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.settings import PRECISIONS
 from pag_inverse.yaml_reader import check_number
 
 if TYPE_CHECKING:
     from pag_inverse.cli.trials import Problem
     from pag_inverse.priors import Prior
 
-EMBEDDED = {"dps": "pixel", "psld": "latent"}
 OWN, REFERENCE = "the row as it is", "1000 steps"
 EXAMPLES = """examples:
   python scripts/prices.py --data photographs --output runs/prices
@@ -52,7 +52,7 @@ def parser() -> Parser:
     p.add_argument("--first", type=int, help="only so many of them")
     p.add_argument("--size", type=int, default=128, help="side cut out of 256; step sizes are brought to it")
     p.add_argument("--batch-size", type=int, default=2)
-    p.add_argument("--precision", choices=("bf16", "float32"), default="bf16", help="of the networks")
+    p.add_argument("--precision", choices=PRECISIONS, default="bfloat16", help="of the networks")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
     p.add_argument("--table-only", action="store_true", help="print the table of what is there")
@@ -115,14 +115,14 @@ def settings(own: Hyperparameters, solver: str, prior: Prior, scale: float = 1.0
 def measure(args: argparse.Namespace, solver: str) -> str:
     """Restore what has no line yet, and the table of one solver."""
     from pag_inverse.cli import trials
-    from pag_inverse.cli.restore import weights_hash
+    from pag_inverse.cli.wiring import weights_hash
     from pag_inverse.json_lines import read_lines
     from pag_inverse.priors import load_prior
     from pag_inverse.training import split_held_out
 
     task = load_task(getattr(args, f"{solver}_task"), "natural", solver, image_size=trials.SIDE, pag=True)
     assert task.hyperparameters is not None
-    prior = load_prior(EMBEDDED[solver], device=args.device)
+    prior = load_prior(EMBEDDED_PRIORS[solver], device=args.device, precision=args.precision)
     files, _ = split_held_out(args.data)
     files = files[:: max(1, len(files) // args.pictures)][: args.pictures][: args.first]
     problem = trials.make_problem(
@@ -158,7 +158,6 @@ def restore(
     args: argparse.Namespace, log: Path, key: dict[str, Any], setting: Setting, problem: Problem, prior: Prior
 ) -> None:
     """One sample of every picture that has no line of this setting, batch by batch."""
-    import torch
     from tqdm import tqdm
 
     from pag_inverse.cli import trials
@@ -169,10 +168,7 @@ def restore(
     for numbers in batches(left, args.batch_size):
         part, counted = problem.select(numbers), Counted(prior)
         row = setting.row.at_side(args.size)
-        with (
-            tqdm(total=row.steps, unit="step", leave=False, desc=setting.name) as bar,
-            torch.autocast(args.device.partition(":")[0], torch.bfloat16, enabled=args.precision == "bf16"),
-        ):
+        with tqdm(total=row.steps, unit="step", leave=False, desc=setting.name) as bar:
             timed = trials.restore_samples(part, counted, key["solver"], row, 1, bar.update)  # type: ignore[arg-type]
         scores = trials.scores(part, timed.samples[0].float())
         for b, name in enumerate(part.names):

@@ -13,6 +13,7 @@ from typing import Any
 from pag_inverse.cli.picture_side import picture_side
 from pag_inverse.config import (
     DATASETS,
+    EMBEDDED_PRIORS,
     PRIORS,
     SOLVERS,
     TASKS,
@@ -26,7 +27,6 @@ from pag_inverse.images import list_images
 from pag_inverse.speed import SPEEDS, preset
 from pag_inverse.yaml_reader import check_choice, check_interval
 
-EMBEDDED = {"dps": "pixel", "psld": "latent"}
 DEFAULT_PHOTOGRAPH = "astronaut"
 TUNED_SIDE = 256  # of the embedded priors' rows; the published tables hold for one side
 
@@ -160,7 +160,7 @@ def _load(args: argparse.Namespace) -> TaskConfig:
         raise ValueError(f"unknown dataset {args.dataset!r}; there are {', '.join(DATASETS)}")
     prior = _prior(args)
     dataset = args.dataset
-    if dataset is None and prior in EMBEDDED.values():
+    if dataset is None and prior in EMBEDDED_PRIORS.values():
         dataset = "natural"
     complete = None not in (args.eta, args.pag) and (args.solver == "dps" or args.gamma is not None)
     if dataset is None and not complete and not args.list_layers:
@@ -241,7 +241,7 @@ def _sigma(args: argparse.Namespace, task: TaskConfig) -> float | None:
 
 
 def _prior(args: argparse.Namespace) -> str:
-    prior = args.prior or EMBEDDED.get(args.solver, "pixel")
+    prior = args.prior or EMBEDDED_PRIORS.get(args.solver, "pixel")
     if prior not in PRIORS and not Path(prior).exists():
         raise ValueError(f"unknown prior {prior!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
     return str(prior)

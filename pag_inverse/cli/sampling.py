@@ -3,61 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import resource
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pag_inverse.batching import split_where_full
 from pag_inverse.cli import restore
+from pag_inverse.cli.cells import Ready, prepare_cells, subject_of
+from pag_inverse.cli.filing import write
 from pag_inverse.cli.measurements import Subject
-from pag_inverse.cli.plans import CellPlan, Plan
+from pag_inverse.cli.plans import Plan
 from pag_inverse.cli.progress import Progress
-from pag_inverse.cli.records import check_writable, sha256
-from pag_inverse.cli.request import Request
 from pag_inverse.cli.results import Gathered
 from pag_inverse.cli.scoring import report, score
-from pag_inverse.images import from_uint8, prepare, read_image, to_uint8
-from pag_inverse.priors import Prior
-from pag_inverse.saved import SavedCell, differences, npy, png
+from pag_inverse.images import prepare, read_image
+from pag_inverse.saved import differences
 from pag_inverse.shards import FolderLock, Processes, held_beside
-from pag_inverse.solvers import make_solver
 
-CURVE_POINTS = 100
 LOCKS = ".locks"
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A cell with its objects: nothing about it is left to check."""
-
-    request: Request
-    setup: restore.Setup
-    saved: SavedCell
-    settings: dict[str, Any]
-    kind: str
-    metric_size: int
-    images: dict[str, Path]
-
-    def place(self, what: str, *keys: object) -> Path:
-        """A folder that cells share where these keys are the same."""
-        digest = hashlib.sha256(json.dumps([str(key) for key in keys]).encode()).hexdigest()[:8]
-        return self.saved.root / what / digest
-
-    def truths(self) -> Path:
-        return self.place("truths", self.settings["root"], self.metric_size, self.request.resize)
-
-    def measurements(self) -> Path:
-        names = ("operator_settings", "sigma", "noise_in_hole", "size", "resize", "seed", "root")
-        return self.place(f"measurements/{self.request.task.name}", *(self.settings[n] for n in names))
 
 
 def evaluate(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
@@ -114,49 +80,6 @@ def agreed(processes: Processes, act: Any) -> Any:
     if problems:
         raise ValueError(problems[0])
     return result
-
-
-def prepare_cells(plan: Plan, processes: Processes, args: argparse.Namespace) -> list[Ready]:
-    """Load the priors and make sure that every cell can run here; nothing is written."""
-    priors: dict[str, Prior] = {}
-    ready = [prepare_cell(plan, cell, processes, priors) for cell in plan.cells]
-    check_writable(plan.output)
-    for cell in ready:
-        if not args.overwrite:
-            cell.saved.check(cell.settings)
-    return ready
-
-
-def prepare_cell(plan: Plan, cell: CellPlan, processes: Processes, priors: dict[str, Prior]) -> Ready:
-    device = f"cuda:{processes.local}" if cell.request.device == "cuda" else cell.request.device
-    request = replace(cell.request, device=device)
-    if request.prior not in priors:
-        priors[request.prior] = restore.request_prior(request)
-    setup = restore.wire(request, priors[request.prior])
-    example = restore.build_operator(request, setup, [subject_of("example", "", np.zeros((3, 1, 1), np.float32))])
-    setup.prior.state_shape(example.in_shape)
-    request = restore.settled(request, setup.prior, example)
-    make_solver(request.task.solver, request.row).check(example)
-    metric_size = min(plan.metric_size or setup.size, setup.size)
-    settings = {
-        **restore.describe(request, setup),
-        **plan.source,
-        "device": cell.request.device.partition(":")[0],
-        "metric_size": metric_size,
-        "root": root_of(plan),
-    }
-    settings.pop("inputs")
-    saved = SavedCell(plan.output.absolute() / cell.name)
-    return Ready(request, setup, saved, json.loads(json.dumps(settings)), plan.kind, metric_size, plan.images)
-
-
-def root_of(plan: Plan) -> str:
-    """What tells this folder of pictures from another one, wherever it is mounted: its first picture."""
-    return sha256(next(iter(plan.images.values())).read_bytes())[:16]
-
-
-def subject_of(name: str, source: str, image: Any) -> Subject:
-    return Subject(name, source, image, "")
 
 
 def start(plan: Plan, ready: list[Ready], processes: Processes, overwrite: bool) -> None:
@@ -228,62 +151,6 @@ def samples_of(
         gathered[image_id] = Gathered()
         subject = subject_of(image_id, str(path), np.ascontiguousarray(image, dtype=np.float32))
         yield from ((subject, sample) for sample in range(cell.request.samples))
-
-
-def write(cell: Ready, subject: Subject, kept: Gathered, rank: int) -> None:
-    """Save an image's truth, measurement and restorations, then its line."""
-    if kept.failed:
-        where = ", ".join(f"sample {s} at step {step}" for s, step in kept.failed.items())
-        cell.saved.finish(rank, {"image": subject.name, "error": f"left the finite numbers ({where})"}, {})
-        return
-    samples = [kept.samples[s] for s in sorted(kept.samples)]
-    pictures = [to_uint8(x.clamp(-1, 1)) for x in samples]
-    truth = to_uint8(prepare(subject.image, cell.metric_size, cell.request.resize))
-    files = {
-        "truth": (cell.truths() / f"{subject.name}.png", png(truth)),
-        "measurement": (cell.measurements() / f"{subject.name}.npy", npy(kept.y)),
-    }
-    for s, picture in enumerate(pictures):
-        suffix = f"_sample{s}" if s else ""
-        files[f"restoration{s}"] = (cell.saved.folder / "restorations" / f"{subject.name}{suffix}.png", png(picture))
-    entry = {
-        "image": subject.name,
-        "residual": residuals(cell, subject, kept, pictures),
-        "curve": thinned(kept.residuals[0]),
-        "seconds": round(kept.seconds / len(samples), 4),
-        "peak_memory_mb": peak_memory(cell.request.device),
-    }
-    cell.saved.finish(rank, entry, files)
-
-
-@torch.no_grad()
-def residuals(cell: Ready, subject: Subject, kept: Gathered, pictures: list[Any]) -> list[float]:
-    """||y - A x|| / (sigma sqrt m) over what was measured, of each restoration as it is saved."""
-    operator = restore.build_operator(cell.request, cell.setup, [subject])
-    assert kept.y is not None
-    y = kept.y[None].to(cell.request.device)
-    unit, found = restore.residual_unit(cell.request, operator, y), []
-    for picture in pictures:
-        x = torch.from_numpy(from_uint8(picture))[None].to(cell.request.device)
-        left = (y - operator.forward(x)) * operator.measured(y)
-        found.append(float(left.norm() / unit[0]))
-    return found
-
-
-def thinned(curve: list[float]) -> list[float]:
-    """At most a hundred points of a curve, its last among them."""
-    if len(curve) <= CURVE_POINTS:
-        return curve
-    places = np.linspace(0, len(curve) - 1, CURVE_POINTS).round().astype(int)
-    return [curve[i] for i in places]
-
-
-def peak_memory(device: str) -> float:
-    """The most this process has held so far in megabytes: on the GPU, where there is one."""
-    if device.startswith("cuda"):
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def failures(ready: list[Ready]) -> list[str]:

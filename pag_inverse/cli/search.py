@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
-from pag_inverse.config import PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
 from pag_inverse.settings import SPACINGS, STEP_SCALINGS
 
-EMBEDDED = {"dps": "pixel", "psld": "latent"}
 EXAMPLES = """examples:
   python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
   python scripts/search.py --task motion_deblur --solver psld --data photographs --output runs/search \\
@@ -98,7 +97,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     training, _ = split_held_out(args.data)
     files = training[:: max(1, len(training) // args.pictures)][: args.pictures]
     task = load_task(args.task, None, args.solver, image_size=trials.SIDE, pag=False)
-    prior = load_prior(args.prior or EMBEDDED[args.solver], device=args.device)
+    prior = load_prior(args.prior or EMBEDDED_PRIORS[args.solver], device=args.device)
     truths = trials.read_truths(files, args.size).to(args.device)
     problem = trials.make_problem(task, [f.stem for f in files], truths, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)

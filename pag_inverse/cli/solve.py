@@ -100,9 +100,7 @@ def add_approximations(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--gradient-interval", type=int, metavar="K", help="follow the data at each K-th step only")
     p.add_argument("--gradient-part", choices=PARTS, help="where K holds: the early or the late half of the steps")
     p.add_argument("--encode-interval", type=int, metavar="K", help="PSLD: the gluing term at each K-th step only")
-    p.add_argument(
-        "--pag-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of t / 1000; elsewhere s is 0"
-    )
+    p.add_argument("--pag-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of t / 1000; elsewhere s is 0")
 
 
 def _run(p: argparse._ArgumentGroup) -> None:

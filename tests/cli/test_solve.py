@@ -131,13 +131,14 @@ PRESET = ["--task", "gaussian_deblur", "--solver", "psld", "--dataset", "ffhq", 
 
 def resolved(args: list[str]) -> dict:
     """The settings that the manifest of a run would have, from its dry run."""
-    from pag_inverse.cli import restore
+    from pag_inverse.cli import wiring
+    from pag_inverse.cli.measurements import read_subjects
     from pag_inverse.cli.request import resolve
 
     request = resolve(command.parser().parse_args([*PRESET, *args]))
-    setup = restore.wire(request)
-    operator = restore.build_operator(request, setup, restore.read_subjects(request, setup.size))
-    return restore.describe(restore.settled(request, setup.prior, operator), setup)
+    setup = wiring.wire(request)
+    operator = wiring.build_operator(request, setup, read_subjects(request, setup.size))
+    return wiring.describe(wiring.settled(request, setup.prior, operator), setup)
 
 
 def test_presets_and_what_is_given_in_place_of_them(here: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise, SuperResolution
 from pag_inverse import PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, solve
+from pag_inverse.settings import SolverOptions
 from pag_inverse.streams import recorded_draw
 
 DATA = Path(__file__).parents[1] / "data"
@@ -29,8 +30,10 @@ class Run:
         self.solver = PSLD(
             float(self.data["omega"]),
             float(self.data["gamma"]),
-            renoise_prediction="draw_pred_meas_noise" in self.data,
-            encode="sample" if "draw_vae_noise" in self.data else "mode",
+            SolverOptions(
+                renoise_prediction="draw_pred_meas_noise" in self.data,
+                encode="sample" if "draw_vae_noise" in self.data else "mode",
+            ),
         )
         s = float(self.data["pag_scale"])
         self.guidance = PerturbedAttentionGuidance(s, LAYER) if s > 1e-9 else NoGuidance()

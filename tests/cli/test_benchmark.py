@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from pag_inverse.cli.benchmark_steps import Bench
 from pag_inverse.cli.benchmark_table import curve, summary, table
 from pag_inverse.prefix import SharedPrefix
 from pag_inverse.priors import architectures
+from pag_inverse.settings import SolverOptions
+from pag_inverse.solvers import make_solver
 
 PARAMETERS = {"ffhq_adm": 93563910, "imagenet_adm": 552814086, "stable_diffusion_unet": 859520964,
               "stable_diffusion_vae": 83653863}  # fmt: skip
@@ -87,7 +90,7 @@ def test_the_reference_is_the_same_step() -> None:
         for way in ("ours", "published"):
             bench = Bench(case)
             # As published, which the embedded priors' rows are not.
-            vars(bench.solver).update(step_scaling="constant", renoise_prediction=True, encode="sample", ddim_eta=0.0)
+            bench.solver = make_solver(case.solver, replace(bench.row, options=SolverOptions()))
             ends.append(getattr(bench, way)())
         torch.testing.assert_close(ends[1], ends[0], atol=2e-4, rtol=1e-3)
 

@@ -113,7 +113,8 @@ class _Plot:
             if point and before:
                 self.draw.line([before, point], fill=_LINE, width=2)
             elif point and not after:
-                self.draw.circle(point, 2, fill=_LINE)
+                x, y = point
+                self.draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=_LINE)
 
     def _text(self, place: tuple[float, float], text: str, anchor: str) -> None:
         self.draw.text(place, text, fill=_INK, font=self.font, anchor=anchor)

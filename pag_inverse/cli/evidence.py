@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import EMBEDDED_PRIORS, SOLVERS, TASKS, Hyperparameters, load_task
+from pag_inverse.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from pag_inverse.cli.ledger import Ledger
     from pag_inverse.cli.trials import Problem
+    from pag_inverse.priors import Prior
 
 EXAMPLES = """examples:
   python scripts/evidence.py --data test_pictures --training training_pictures --output runs/evidence
@@ -48,6 +50,7 @@ def parser() -> Parser:
     p.add_argument("--tuning-pictures", type=int, default=6)
     p.add_argument("--size", type=int, default=256, help="a smaller side is cut out of 256")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
     p.add_argument("--device", default="cpu")
     p.add_argument("--page-only", action="store_true", help="write the page of what is there")
     return p
@@ -73,6 +76,8 @@ def methods(solvers: list[str]) -> list[str]:
 def gather(args: argparse.Namespace) -> None:
     from pag_inverse.cli.evidence_page import write_page
     from pag_inverse.cli.ledger import Ledger
+    from pag_inverse.cli.wiring import weights_hash
+    from pag_inverse.priors import load_prior
 
     if args.samples < 1:
         raise ValueError(f"--samples is {args.samples}; it must be at least 1")
@@ -80,12 +85,15 @@ def gather(args: argparse.Namespace) -> None:
     if unknown:
         raise ValueError(f"--many {unknown[0]}; there are {', '.join(methods(list(SOLVERS)))}")
     files = pictures(args.data)
-    ledger = Ledger(args.output, {"size": args.size, "seed": args.seed, "pictures": [f.stem for f in files]})
+    priors = {s: load_prior(EMBEDDED_PRIORS[s], device=args.device, precision=args.precision) for s in SOLVERS}
+    what: dict[str, Any] = {name: getattr(args, name) for name in ("size", "seed", "precision")}
+    what |= {f"{solver}_prior_sha256": weights_hash(prior) for solver, prior in priors.items()}
+    ledger = Ledger(args.output, {**what, "pictures": [f.stem for f in files]})
     if not args.page_only:
         problems = {task: build_problem(args, task, files) for task in args.tasks}
         for task, problem in problems.items():
             restore_classically(args, task, problem, ledger)
-        restore_with_priors(args, problems, ledger)
+        restore_with_priors(args, problems, priors, ledger)
     print(f"written to {write_page(ledger)}")
 
 
@@ -131,14 +139,14 @@ def restore_classically(args: argparse.Namespace, task: str, problem: Problem, l
                 ledger.add(cell, image[0], problem.truths[b], float(alone.residual(image)))
 
 
-def restore_with_priors(args: argparse.Namespace, problems: dict[str, Problem], ledger: Ledger) -> None:
+def restore_with_priors(
+    args: argparse.Namespace, problems: dict[str, Problem], priors: dict[str, Prior], ledger: Ledger
+) -> None:
     """One sample of every picture first, then the further ones: a page is of use early."""
     from tqdm import tqdm
 
     from pag_inverse.cli import trials
-    from pag_inverse.priors import load_prior
 
-    priors = {solver: load_prior(EMBEDDED_PRIORS[solver], device=args.device) for solver in args.solvers}
     left = [cell for cell in cells(args, problems) if cell not in ledger]
     steps = {cell: row_of(cell.task, cell.method).steps for cell in left}
     with tqdm(total=sum(steps.values()), unit="step") as bar:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import SPACINGS, STEP_SCALINGS
+from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_SCALINGS
 
 EXAMPLES = """examples:
   python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
@@ -48,6 +48,7 @@ def parser() -> Parser:
     p.add_argument("--noise-floor", type=float, default=0.95, help="the data terms rest below so many sigma sqrt(m)")
     p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
     p.add_argument("--device", default="cpu")
     return p
 
@@ -97,7 +98,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     training, _ = split_held_out(args.data)
     files = training[:: max(1, len(training) // args.pictures)][: args.pictures]
     task = load_task(args.task, None, args.solver, image_size=trials.SIDE, pag=False)
-    prior = load_prior(args.prior or EMBEDDED_PRIORS[args.solver], device=args.device)
+    prior = load_prior(args.prior or EMBEDDED_PRIORS[args.solver], device=args.device, precision=args.precision)
     truths = trials.read_truths(files, args.size).to(args.device)
     problem = trials.make_problem(task, [f.stem for f in files], truths, args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
 
 
 def describe(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("task", "solver", "prior", "pictures", "samples", "size", "seed")
+    names = ("task", "solver", "prior", "pictures", "samples", "size", "seed", "precision")
     return {**{n: getattr(args, n) for n in names}, "data": str(args.data)}
 
 

@@ -102,7 +102,7 @@ def find_weights(config: PriorConfig, weights_dir: str | os.PathLike[str] | None
 def _from_hub(config: PriorConfig, download: bool) -> Path | None:
     """The hub's copy of the weights: from its cache, or fetched where `download` says so."""
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
 
     assert config.hub_repo is not None
     try:

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
@@ -237,6 +238,10 @@ def test_a_trained_block_is_diffusers_own(pixel: PixelPrior) -> None:
 @pytest.mark.parametrize(("name", "most"), [("stable diffusion", 12), ("ffhq", 6)])
 def test_low_memory_fits_the_published_architectures_into_a_small_gpu(name: str, most: int) -> None:
     """Float32 weights and the peak of a step's tensors at the published size, counted on tensors without numbers."""
+    try:
+        checkpoint(torch.sin, torch.zeros(1, device="meta", requires_grad=True), use_reentrant=False)
+    except AttributeError:
+        pytest.skip(f"torch {torch.__version__} cannot checkpoint tensors without numbers")
     with torch.device("meta"):
         if name == "ffhq":
             prior: Prior = PixelPrior(architectures.ffhq_adm(), BETAS["linear"]())

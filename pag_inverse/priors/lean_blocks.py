@@ -1,7 +1,8 @@
-"""Residual blocks that keep only what the gradient of their input needs.
+"""Convolutions and residual blocks that keep only what the gradient of their input needs.
 
-For the backward pass autograd keeps what enters each group norm and, for the SiLU behind it, what leaves it. The second
-follows from the first: here it is computed again, which halves what a block keeps, for one norm more a convolution.
+For the backward pass autograd keeps what enters each group norm, each SiLU behind one and each convolution. What enters
+a convolution matters to the gradient of its weights alone, which are frozen here; and what enters the SiLU follows from
+what enters the norm: it is computed again, for one norm more a convolution.
 """
 
 from __future__ import annotations
@@ -15,12 +16,45 @@ from torch import Tensor, nn
 
 
 def keep_little(network: nn.Module) -> None:
-    """Turn the residual blocks of a frozen diffusers network into lean ones, in place; others stay as they are."""
+    """Turn convolutions and residual blocks of a frozen diffusers network into lean ones, in place."""
     for block in network.modules():
         norms = (getattr(block, "norm1", None), getattr(block, "norm2", None))
         plain = all(type(norm) is nn.GroupNorm for norm in norms)
         if type(block) is ResnetBlock2D and plain and isinstance(block.nonlinearity, nn.SiLU):
             block.__class__ = LeanResnetBlock
+        elif type(block) is nn.Conv2d and block.padding_mode == "zeros" and not isinstance(block.padding, str):
+            block.__class__ = LeanConv2d
+
+
+def _lean(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether x alone has a gradient. While compiling, the compiler chooses what to keep."""
+    frozen = not any(p is not None and p.requires_grad for p in parameters)
+    return frozen and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class LeanConv2d(nn.Conv2d):
+    """torch's Conv2d, which does not keep its input. Trained, or being compiled, it runs as it is."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not _lean(input, self.weight, self.bias):
+            return super().forward(input)
+        output: Tensor = _Conv.apply(input, self)
+        return output
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.layout, ctx.dtype, ctx.device = conv, (x.shape, x.stride()), x.dtype, x.device
+        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        conv, weight = ctx.conv, ctx.conv.weight.to(grads[0].dtype)  # under autocast the two differ
+        x = torch.empty_strided(*ctx.layout, dtype=weight.dtype, device=ctx.device)  # never read: only its layout is
+        where = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups)
+        grad = torch.ops.aten.convolution_backward(grads[0], x, weight, None, *where, [True, False, False])[0]
+        return grad.to(ctx.dtype), None
 
 
 class LeanResnetBlock(ResnetBlock2D):
@@ -30,8 +64,7 @@ class LeanResnetBlock(ResnetBlock2D):
     """
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any) -> Tensor:
-        frozen = not (self.norm1.weight.requires_grad or (temb is not None and temb.requires_grad))
-        if not (frozen and input_tensor.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if not _lean(input_tensor, self.norm1.weight, temb):
             output: Tensor = super().forward(input_tensor, temb, *args)
             return output
         h = _norm_silu(self.norm1, input_tensor, None, None)

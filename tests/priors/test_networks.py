@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch._inductor.config as inductor_config
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from operators import GaussianBlur, GaussianNoise
@@ -20,7 +21,7 @@ from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, Pixe
 from pag_inverse.batching import TensorMemory
 from pag_inverse.priors import architectures
 from pag_inverse.priors.base import Prior
-from pag_inverse.priors.lean_blocks import LeanResnetBlock
+from pag_inverse.priors.lean_blocks import LeanConv2d, LeanResnetBlock, keep_little
 from pag_inverse.priors.networks import check_compiler, place, run_network, spare_memory
 from pag_inverse.restoration import RestorationResult
 from pag_inverse.schedule import BETAS
@@ -160,7 +161,7 @@ def test_low_memory_holds_less(name: str) -> None:
         weights = {p.data_ptr() for network in prior.networks() for p in network.parameters()}
         peaks.append(memory.peak)
         kept.append(sum(size for place, size in saved.items() if place not in weights))
-    assert peaks[1] < 0.8 * peaks[0] and kept[1] < 0.7 * kept[0]
+    assert peaks[1] < 0.85 * peaks[0] and kept[1] < 0.75 * kept[0], (peaks, kept)
 
 
 def test_every_attention_is_scaled_dot_product_attention() -> None:
@@ -211,13 +212,15 @@ def test_no_compiler_is_one_clear_error() -> None:
 
 @pytest.mark.parametrize("name", ["pixel", "latent"])
 def test_lean_blocks_are_diffusers_own_with_less_kept(name: str) -> None:
-    """Bit for bit the same predictions and gradient; a fifth less at the peak, at least."""
+    """Bit for bit the same predictions and gradient; a third less at the peak, at least."""
     lean, peaks, ends = load_prior(name), [], []
     plain = copy.deepcopy(lean)
     for network in plain.networks():
         for block in network.modules():
             if isinstance(block, LeanResnetBlock):
                 block.__class__ = ResnetBlock2D
+            elif isinstance(block, LeanConv2d):
+                block.__class__ = nn.Conv2d
     for prior in (plain, lean):
         outcome(prior)  # what is made once
         with TensorMemory() as memory:
@@ -225,7 +228,31 @@ def test_lean_blocks_are_diffusers_own_with_less_kept(name: str) -> None:
         peaks.append(memory.peak)
     for ours, theirs in zip(*ends, strict=True):
         assert torch.equal(ours, theirs)
-    assert peaks[1] < 0.8 * peaks[0]
+    assert peaks[1] < 0.66 * peaks[0], peaks[1] / peaks[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"groups": 2, "dilation": 2, "bias": False}])
+@pytest.mark.parametrize("kind", ["float32", "channels last", "autocast"])
+def test_a_lean_convolution_is_torchs_own(settings: dict[str, Any], kind: str) -> None:
+    """Bit for bit, whatever its settings and number format; and it keeps no input."""
+    network = nn.Sequential(nn.Conv2d(4, 6, 3, **settings)).requires_grad_(False)
+    x = torch.randn(2, 4, 9, 7, generator=torch.Generator().manual_seed(1))
+    if kind == "channels last":
+        network, x = network.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    ends: list[tuple[Tensor, Tensor]] = []
+    for turn in range(2):
+        seen: list[Tensor] = []
+        if turn:
+            keep_little(network)
+        leaf = x.clone().requires_grad_(True)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"),
+            torch.autograd.graph.saved_tensors_hooks(lambda t, seen=seen: seen.append(t) or t, lambda t: t),
+        ):
+            output = network(leaf)
+        ends.append((output, torch.autograd.grad(output.float().square().sum(), leaf)[0]))
+    assert isinstance(network[0], LeanConv2d) and x.shape not in [t.shape for t in seen]
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(*ends, strict=True))
 
 
 def test_a_trained_block_is_diffusers_own(pixel: PixelPrior) -> None:

@@ -27,7 +27,7 @@ class Preset:
 CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar", "step_limit": "noise"}
 PRESETS: Mapping[str, Preset | None] = {
     "exact": None,
-    "fast": Preset(100, CHAIN, {"encode_interval": 2}, psld_sizes=2.0),
+    "fast": Preset(100, CHAIN, {"encode_interval": 2}, psld_sizes=2.6),
     "draft": Preset(30, CHAIN, {"encode_interval": 2}, psld_sizes=2.0),
 }
 SPEEDS = tuple(PRESETS)

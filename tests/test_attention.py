@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, PAGIdentitySelfAttnProcessor2_0
 
 from pag_inverse import LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior
@@ -83,18 +83,10 @@ def gradient(prior: PixelPrior, guidance: PerturbedAttentionGuidance | NoGuidanc
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_perturbed_pass_leaves_the_gradient_alone(checkpointing: bool) -> None:
+def test_the_perturbed_pass_leaves_the_gradient_alone(checkpointing: bool, pixel: PixelPrior) -> None:
     """With checkpointing the backward pass runs the forward again: it must meet the plain attention then too."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=16,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    prior = PixelPrior(unet, BETAS["linear"]())
+    prior = copy.deepcopy(pixel)
+    unet = prior.unet
     z = torch.randn(1, 3, 16, 16)
     expected = gradient(prior, NoGuidance(), z)
     if checkpointing:

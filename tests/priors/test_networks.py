@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config as inductor_config
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
@@ -171,21 +171,6 @@ def test_every_attention_is_scaled_dot_product_attention() -> None:
         networks = [n for prior in priors for n in prior.networks()] + [UNet2DConditionModel(), AutoencoderKL()]
     found = {type(m.processor) for n in networks for m in n.modules() if isinstance(m, Attention)}
     assert found == {AttnProcessor2_0}
-
-
-@pytest.fixture(scope="module")
-def pixel() -> PixelPrior:
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=16,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    return PixelPrior(unet, BETAS["linear"]())
 
 
 def test_compiled_networks_share_their_prefix_too(pixel: PixelPrior, monkeypatch: pytest.MonkeyPatch) -> None:

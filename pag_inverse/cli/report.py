@@ -75,15 +75,15 @@ def results_csv(results: Results, variants: Mapping[str, str]) -> str:
 
 
 def markdown(results: Results, variants: Mapping[str, str]) -> str:
-    head = ["cell", "n", *(TITLES[name] for name in TITLES), *COST_TITLES]
-    rows = [[cell.name, str(count(metrics)), *cells_of(cell, metrics)] for cell, metrics in results.items()]
+    titles = ["cell", "n", *TITLES.values(), *COST_TITLES]
+    figures = [[cell.name, str(count(metrics)), *cells_of(cell, metrics)] for cell, metrics in results.items()]
     parts = [
         "# Evaluation",
         INTRODUCTION,
-        _md_table(head, rows),
+        _md_table(titles, figures),
         *notes(results, variants),
         "## Settings",
-        _md_table(["setting", *(cell.name for cell in results)], settings_rows(list(results))),
+        *(_md_table(head, rows) for head, rows in settings_tables(list(results))),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -154,9 +154,15 @@ def _published(cell: SavedCell) -> bool:
     return paper_figure(settings_of(cell), "fid") is not None
 
 
-def settings_rows(cells: Sequence[SavedCell]) -> list[list[str]]:
-    columns = [settings_of(cell) for cell in cells]
-    return [[key, *(str(column.get(key, "")) for column in columns)] for key in columns[0]]
+def settings_tables(cells: Sequence[SavedCell]) -> list[tuple[list[str], list[list[str]]]]:
+    """Head and rows: what every cell has the same, a line each; then a line a cell with what differs."""
+    columns = [{key: str(value) for key, value in settings_of(cell).items()} for cell in cells]
+    keys = list(dict.fromkeys(key for column in columns for key in column))
+    shared = [key for key in keys if len({column.get(key, "") for column in columns}) == 1]
+    own = [key for key in keys if key not in shared]
+    same = (["setting", "of every cell"], [[key, columns[0][key]] for key in shared])
+    lines = [[cell.name, *(column.get(key, "") for key in own)] for cell, column in zip(cells, columns, strict=True)]
+    return [same, *([(["cell", *own], lines)] if own else [])]
 
 
 def _md_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -19,7 +19,7 @@ from pag_inverse.cli.report import (
     count,
     notes,
     settings_of,
-    settings_rows,
+    settings_tables,
 )
 from pag_inverse.evaluation import Metric, read_scores
 from pag_inverse.images import to_uint8
@@ -55,7 +55,7 @@ def page(results: Results, variants: Mapping[str, str]) -> str:
         "".join(f"<p>{html.escape(note)}</p>" for note in notes(results, variants)),
         *(pictures(pair) for pair in pairs(cells)),
         "<h2>Settings</h2>",
-        table(["setting", *(c.name for c in cells)], settings_rows(cells), kind="settings"),
+        *(table(head, rows, kind="settings") for head, rows in settings_tables(cells)),
     ]
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Evaluation</title>"

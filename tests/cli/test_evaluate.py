@@ -258,7 +258,11 @@ def test_the_report(here: Path) -> None:
     assert "torch-fidelity" in found["fid"]["reason"] or "--inception-weights" in found["fid"]["reason"]
     page = Path("out/report.html").read_text()
     assert page.count("data:image/jpeg") == 3 * 4 + 2 and "http" not in page
-    assert "n/a" in Path("out/report.md").read_text()
+    report = Path("out/report.md").read_text()
+    assert "n/a" in report
+    same, own = re.split(r"\n\n", report.partition("## Settings")[2].strip())
+    assert "| seed | 0 |" in same and "| s |" not in same  # said once what both have, a line each for what differs
+    assert f"\n| {CELL} |" in own and "| s |" in own and "seed" not in own
 
     before = Path("out/results.csv").read_text()
     assert command.main(["--metrics-only", "out"]) == 0

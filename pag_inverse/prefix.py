@@ -30,7 +30,8 @@ class SharedPrefix:
         for name in names:
             model.get_submodule(name).register_forward_hook(self._keep(name))
             parent, _, child = name.rpartition(".")
-            setattr(self.twin.get_submodule(parent), child, _Recorded(self.recorded, name))
+            stub = _Recorded(self.recorded, name, model.get_submodule(name))
+            setattr(self.twin.get_submodule(parent), child, stub)
 
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -41,11 +42,18 @@ class SharedPrefix:
 
 
 class _Recorded(nn.Module):
-    """Stands for a module whose output is known."""
+    """Stands for a module whose output is known; what a network reads of the module besides, it has too."""
 
-    def __init__(self, recorded: dict[str, Any], name: str) -> None:
+    def __init__(self, recorded: dict[str, Any], name: str, module: nn.Module) -> None:
         super().__init__()
         self.recorded, self.name = recorded, name
+        self._instead_of = (module,)  # in a tuple it is no child: the twin holds no weights of it
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_instead_of"][0], name)
 
     def forward(self, *_: Any, **__: Any) -> Any:
         return self.recorded[self.name]

@@ -140,6 +140,7 @@ EVERY_LAYER = {
         "down_blocks.0.attentions.0.transformer_blocks.0.attn1",
         "down_blocks.1.attentions.1.transformer_blocks.0.attn1",
         "mid_block.attentions.0.transformer_blocks.0.attn1",
+        "up_blocks.1.attentions.1.transformer_blocks.0.attn1",  # behind a whole block whose attributes diffusers reads
     ],
 }
 

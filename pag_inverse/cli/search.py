@@ -17,7 +17,7 @@ from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_SCALINGS
+from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_LIMITS, STEP_SCALINGS
 
 EXAMPLES = """examples:
   python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
@@ -46,6 +46,8 @@ def parser() -> Parser:
         "--step-scaling", choices=STEP_SCALINGS, default="sqrt_abar", help="of eta and gamma along the chain"
     )
     p.add_argument("--noise-floor", type=float, default=0.95, help="the data terms rest below so many sigma sqrt(m)")
+    p.add_argument("--step-limit", choices=STEP_LIMITS, nargs="+", default=["none"], help="of data steps")
+    p.add_argument("--encode-interval", type=int, nargs="+", default=[1], help="each k-th step has PSLD's gluing term")
     p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
@@ -75,10 +77,19 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     psld = args.solver == "psld"
-    ratios, ddim_etas = (args.gamma_ratio, args.ddim_eta) if psld else ([None], [0.0])
+    ratios, ddim_etas, intervals = (
+        (args.gamma_ratio, args.ddim_eta, args.encode_interval) if psld else ([None], [0.0], [1])
+    )
     options = [
-        SolverOptions(spacing=sp, ddim_eta=de, step_scaling=args.step_scaling, noise_floor=args.noise_floor)
-        for sp, de in itertools.product(args.spacing, ddim_etas)
+        SolverOptions(
+            spacing=spacing,
+            ddim_eta=ddim_eta,
+            step_scaling=args.step_scaling,
+            noise_floor=args.noise_floor,
+            step_limit=limit,
+            encode_interval=interval,
+        )
+        for spacing, ddim_eta, limit, interval in itertools.product(args.spacing, ddim_etas, args.step_limit, intervals)
     ]
     for steps, option, eta, ratio, s in itertools.product(args.steps, options, args.eta, ratios, args.pag):
         for layers in args.layers if s > 0 else [""]:
@@ -142,12 +153,15 @@ def measure(problem: Any, found: Any) -> dict[str, float]:
 
 def table(entries: list[dict[str, Any]], measurement: float) -> str:
     """Best mean first, beside what was measured."""
-    lines = ["  eta  gamma    s steps spacing   ddim_eta  mean dB  single dB  sharpness  residual  s/image  layers"]
+    lines = [
+        "  eta  gamma    s steps spacing   ddim_eta limit encode  mean dB  one dB  sharpness  residual    s/im  layers"
+    ]
     for e in sorted(entries, key=lambda e: -e["mean_psnr"]):
         r, o = e["setting"], e["setting"]["options"]
         lines.append(
             f"{r['eta']:5g} {r['gamma'] or 0:6.3g} {r['s']:4g} {r['steps']:5d} {o['spacing']:9s} {o['ddim_eta']:8g} "
-            f"{e['mean_psnr']:8.2f} {e['psnr']:10.2f} {e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:8.1f}  "
+            f"{o['step_limit']:5s} {o['encode_interval']:6d} "
+            f"{e['mean_psnr']:8.2f} {e['psnr']:7.2f} {e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:7.1f}  "
             f"{' '.join(r['layers'])}"
         )
     return "\n".join([*lines, f"measurement, enlarged: {measurement:.2f} dB"])

@@ -76,6 +76,10 @@ def test_a_search_tries_each_setting_once(folders: Path, capsys: pytest.CaptureF
     assert all(e["setting"]["gamma"] == pytest.approx(0.1 * e["setting"]["eta"]) for e in entries)
     printed = capsys.readouterr().out
     assert printed.count("mid_block.attentions.0") == 2 and "measurement, enlarged" in printed
+    limited = ["--step-limit", "noise", "--encode-interval", "1", "2"]
+    assert search.main([*args, *limited]) == 0
+    tried = [e["setting"]["options"] for e in read_lines(folders / "found" / "search.jsonl")[0][4:]]
+    assert [(o["step_limit"], o["encode_interval"]) for o in tried] == [("noise", k) for k in (1, 1, 2, 2)]
     assert search.main([*args, "--pag", "2"]) == 2 and search.main([*args, "--eta", "-1"]) == 2
 
 

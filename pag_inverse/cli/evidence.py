@@ -1,15 +1,19 @@
 """Hold the embedded priors against classical restoration: every task and solver, with PAG and without.
 
-Classical methods are tuned on training pictures first. Every restoration is saved when it is done, and the same command
+Beside them what bounds them: the autoencoder's round trip, and one step of the pixel prior as a denoiser. Classical
+methods are tuned on training pictures first. Every restoration is saved when it is done, and the same command
 goes on where it was stopped; the page is written anew each time.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +22,11 @@ from pag_inverse.config import EMBEDDED_PRIORS, SOLVERS, TASKS, Hyperparameters,
 from pag_inverse.settings import PRECISIONS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pag_inverse.cli.ledger import Ledger
     from pag_inverse.cli.trials import Problem
+    from pag_inverse.perceptual import Lpips
     from pag_inverse.priors import Prior
 
 EXAMPLES = """examples:
@@ -47,11 +54,18 @@ def parser() -> Parser:
     p.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     p.add_argument("--samples", type=int, default=16, help="of the solvers in --many")
     p.add_argument("--many", nargs="*", default=["dps_pag"], help="methods with several samples; others have one")
+    p.add_argument(
+        "--sigmas", type=float, nargs="*", default=[0.1, 0.2, 0.5, 1.0, 2.0], help="of the denoising, on [-1, 1]"
+    )
     p.add_argument("--tuning-pictures", type=int, default=6)
     p.add_argument("--size", type=int, default=256, help="a smaller side is cut out of 256")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
     p.add_argument("--device", default="cpu")
+    p.add_argument("--lpips-net", choices=("vgg", "alex"), default="vgg")
+    p.add_argument(
+        "--lpips-weights", type=Path, help="torchvision's weights of it; by default where torch.hub has them"
+    )
     p.add_argument("--page-only", action="store_true", help="write the page of what is there")
     return p
 
@@ -81,6 +95,8 @@ def gather(args: argparse.Namespace) -> None:
 
     if args.samples < 1:
         raise ValueError(f"--samples is {args.samples}; it must be at least 1")
+    if any(not sigma > 0 for sigma in args.sigmas):
+        raise ValueError(f"--sigmas {' '.join(map(str, args.sigmas))}; each must be above 0")
     unknown = sorted(set(args.many) - set(methods(list(SOLVERS))))
     if unknown:
         raise ValueError(f"--many {unknown[0]}; there are {', '.join(methods(list(SOLVERS)))}")
@@ -88,13 +104,30 @@ def gather(args: argparse.Namespace) -> None:
     priors = {s: load_prior(EMBEDDED_PRIORS[s], device=args.device, precision=args.precision) for s in SOLVERS}
     what: dict[str, Any] = {name: getattr(args, name) for name in ("size", "seed", "precision")}
     what |= {f"{solver}_prior_sha256": weights_hash(prior) for solver, prior in priors.items()}
-    ledger = Ledger(args.output, {**what, "pictures": [f.stem for f in files]})
+    what["rows"] = {f"{task}.{m}": asdict(row_of(task, m)) for task in TASKS for m in methods(list(SOLVERS))}
+    lpips = lpips_of(args)
+    ledger = Ledger(args.output, json.loads(json.dumps({**what, "pictures": [f.stem for f in files]})))
     if not args.page_only:
         problems = {task: build_problem(args, task, files) for task in args.tasks}
         for task, problem in problems.items():
             restore_classically(args, task, problem, ledger)
+            if "psld" in args.solvers:
+                go_round(problem, task, priors["psld"], ledger)
+        denoise(args, files, priors["dps"], ledger)
         restore_with_priors(args, problems, priors, ledger)
-    print(f"written to {write_page(ledger)}")
+    print(f"written to {write_page(ledger, *lpips)}")
+
+
+def lpips_of(args: argparse.Namespace) -> tuple[Lpips | None, str]:
+    """The distance, or why there is none."""
+    from pag_inverse.perceptual import Lpips, Unavailable
+
+    try:
+        return Lpips(args.lpips_net, args.lpips_weights, args.device), f"LPIPS: {args.lpips_net}, version 0.1."
+    except Unavailable as error:
+        if args.lpips_weights:
+            raise ValueError(str(error)) from error
+        return None, f"LPIPS was not measured: {error}."
 
 
 def pictures(paths: list[Path]) -> list[Path]:
@@ -137,6 +170,38 @@ def restore_classically(args: argparse.Namespace, task: str, problem: Problem, l
             if cell not in ledger:
                 image = baselines.apply(name, alone, ledger.tuned[f"{task}.{name}"])
                 ledger.add(cell, image[0], problem.truths[b], float(alone.residual(image)))
+
+
+def go_round(problem: Problem, task: str, prior: Prior, ledger: Ledger) -> None:
+    """The autoencoder's round trip of each truth, and the residual that its error alone implies."""
+    from pag_inverse.cli import ceilings
+
+    for b, picture in enumerate(problem.names):
+        cell = Cell(task, "autoencoder", picture, 0)
+        if cell not in ledger:
+            alone = problem.single(b)
+            image = ceilings.round_trip(prior, alone.truths)
+            ledger.add(cell, image[0], problem.truths[b], float(alone.residual(image)))
+
+
+def denoise(args: argparse.Namespace, files: list[Path], prior: Prior, ledger: Ledger) -> None:
+    """One step of the pixel prior beside total variation at its best, at every sigma."""
+    from pag_inverse.cli import ceilings, trials
+
+    truths = trials.read_truths(files, args.size).to(args.device)
+    for sigma, (b, file) in itertools.product(args.sigmas, enumerate(files)):
+        truth = truths[b : b + 1]
+        y = ceilings.noisy(truth, sigma, args.seed, file.stem)
+        found: dict[str, Callable[[], Tensor]] = {
+            "measurement": partial(y.clamp, -1, 1),
+            "total_variation": partial(ceilings.oracle_total_variation, y, truth, sigma),
+            "one_step": partial(ceilings.one_step, prior, y, sigma),
+        }
+        for method, make in found.items():
+            cell = Cell(f"denoising_{sigma:g}", method, file.stem, 0)
+            if cell not in ledger:
+                image = make()
+                ledger.add(cell, image[0], truth[0], float((y - image).square().mean().sqrt() / sigma))
 
 
 def restore_with_priors(

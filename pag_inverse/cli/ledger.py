@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 from torch import Tensor
 
 from pag_inverse.images import write_png, write_whole
@@ -46,6 +49,16 @@ class Ledger:
         append_line(self.folder / "cells.jsonl", entry)
         self.entries[self._key(entry)] = entry
 
+    def score(self, name: str, function: Callable[[Any, Any], float]) -> None:
+        """Give every line a further score of its picture and truth, (H, W, 3) uint8; kept in `scores_{name}.jsonl`."""
+        known = {e["file"]: e[name] for e in read_lines(self.folder / f"scores_{name}.jsonl")[0]}
+        for entry in self.entries.values():
+            file = entry["file"]
+            if file not in known:
+                known[file] = function(read_png(self.folder / file), read_png(self.truth(entry["picture"])))
+                append_line(self.folder / f"scores_{name}.jsonl", {"file": file, name: known[file]})
+            entry[name] = known[file]
+
     def tune(self, name: str, strength: Any) -> None:
         self.tuned[name] = strength
         self._write("tuned.json", self.tuned)
@@ -68,3 +81,7 @@ class Ledger:
 
     def _write(self, name: str, content: Any) -> None:
         write_whole(self.folder / name, json.dumps(content, indent=1).encode())
+
+
+def read_png(path: Path) -> Any:
+    return np.asarray(PIL.Image.open(path))

@@ -28,17 +28,24 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 ARGS = ["--data", "data", "--training", "training", "--output", "out", "--tuning-pictures", "1", "--size", "64"]
+ARGS += ["--sigmas", "0.2"]
 
 
-def test_one_command_makes_the_page_and_goes_on_where_it_was(folders: Path) -> None:
+def test_one_command_makes_the_page_and_goes_on_where_it_was(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(folders))  # without LPIPS' weights
     args = [*ARGS, "--tasks", "box_inpainting", "--samples", "2"]
     assert evidence.main(args) == 0
     entries, _ = read_lines(folders / "out" / "cells.jsonl")
-    by_method = {m: [e for e in entries if e["method"] == m] for m in {e["method"] for e in entries}}
+    box = [e for e in entries if e["task"] == "box_inpainting"]
+    by_method = {m: [e for e in box if e["method"] == m] for m in {e["method"] for e in box}}
     assert len(by_method["dps_pag"]) == 4 and len(by_method["dps"]) == len(by_method["biharmonic"]) == 2
-    assert {"measurement", "total_variation", "psld", "psld_pag"} < set(by_method)
+    assert {"measurement", "total_variation", "autoencoder", "psld", "psld_pag"} < set(by_method)
     page = (folders / "out" / "evidence.html").read_text()
-    assert "dps_pag, mean of 2" in page and "with PAG minus without" in page and page.count("data:image/jpeg") > 12
+    assert "dps_pag, mean of 2" in page and "with PAG minus without" in page
+    assert "dps_pag, mean of several, minus biharmonic" in page and "LPIPS was not measured: no vgg16" in page
+    assert page.count("data:image/jpeg") > 12
 
     lines = (folders / "out" / "cells.jsonl").read_bytes().splitlines(keepends=True)
     (folders / "out" / "cells.jsonl").write_bytes(b"".join(lines[:-2]) + lines[-2][:30])
@@ -46,11 +53,15 @@ def test_one_command_makes_the_page_and_goes_on_where_it_was(folders: Path) -> N
     again, damaged = read_lines(folders / "out" / "cells.jsonl")
     assert damaged == 1 and len(again) == len(entries)
     strip = lambda e: {k: v for k, v in e.items() if k != "seconds"}  # noqa: E731
-    key = lambda e: (e["method"], e["picture"], e["sample"])  # noqa: E731
+    key = lambda e: (e["task"], e["method"], e["picture"], e["sample"])  # noqa: E731
     assert [strip(e) for e in sorted(again, key=key)] == [strip(e) for e in sorted(entries, key=key)]
 
     assert evidence.main([*args, "--seed", "3"]) == 2
-    assert evidence.main([*args, "--many", "hmc"]) == 2
+    assert evidence.main([*args, "--many", "hmc"]) == evidence.main([*args, "--sigmas", "0"]) == 2
+    assert evidence.main([*args, "--lpips-weights", "none.pth"]) == 2
+    row = evidence.row_of
+    monkeypatch.setattr(evidence, "row_of", lambda task, method: replace(row(task, method), eta=0.5))
+    assert evidence.main(args) == 2 and "with other rows" in capsys.readouterr().err
 
 
 def test_scores_are_those_of_the_saved_pictures(folders: Path) -> None:
@@ -64,6 +75,21 @@ def test_scores_are_those_of_the_saved_pictures(folders: Path) -> None:
         assert entry["psnr"] == pytest.approx(peak_signal_noise_ratio(truth, picture), abs=1e-9)
     scored = {e["method"]: e["psnr"] for e in entries if e["picture"] == "astronaut"}
     assert scored["total_variation"] > scored["measurement"]
+
+
+def test_what_bounds_a_restoration(folders: Path) -> None:
+    """sigma 0.2 on [-1, 1] is 20 dB, a little more once clipped; a denoiser that is worth its name gains by it."""
+    assert evidence.main([*ARGS, "--tasks", "super_resolution", "--solvers", "psld", "--samples", "1"]) == 0
+    entries, _ = read_lines(folders / "out" / "cells.jsonl")
+    psnr = {(e["task"], e["method"], e["picture"]): e["psnr"] for e in entries}
+    for picture in ("astronaut", "coffee"):
+        noisy, tv, one_step = (
+            psnr["denoising_0.2", m, picture] for m in ("measurement", "total_variation", "one_step")
+        )
+        assert 20 < noisy < 21 and tv > noisy + 3 and one_step > noisy + 3
+        assert psnr["super_resolution", "autoencoder", picture] > 25
+    left = [e["residual"] for e in entries if e["method"] == "autoencoder"]
+    assert all(1 < residual < 1.5 for residual in left)  # the noise, and the round trip's own error
 
 
 def test_a_search_tries_each_setting_once(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """What becomes of memory that a processor's tensors have left.
 
 glibc gives blocks of 32 MiB and more back to the system at once, and the next tensor of that size has every page of it
-zeroed anew: a fifth of a DPS step at 256 px. Kept, the memory is there when the next step asks for it.
+zeroed anew: a fifth of a DPS step at 256 px. Kept, the memory is there when the next step asks for it; but blocks that
+are kept fit the next request badly where they are large, and the peak grows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,19 @@ import platform
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 NEVER = -1
 GLIBC_MAPPINGS, GLIBC_LARGEST_THRESHOLD = 65536, 32 * 2**20
+KEPT_PIXELS = 256 * 256
+
+
+def settle_freed_memory(pixels: int, low_memory: bool = False) -> None:
+    """Keep freed memory while pictures have at most 256 x 256 pixels; give it back for larger ones, or to save memory.
+
+    PSLD, architecture of Stable Diffusion: at 256 px kept memory spares 15 % of the time for 0.7 GB of 6.2; at 448 px
+    it would cost 3.1 GB beside 8.9.
+    """
+    if pixels <= KEPT_PIXELS and not low_memory:
+        keep_freed_memory()
+    else:
+        return_freed_memory()
 
 
 def keep_freed_memory() -> bool:
@@ -25,7 +39,11 @@ def keep_freed_memory() -> bool:
 
 def return_freed_memory() -> bool:
     """Give back what is kept, and large blocks from now on when they are freed, as glibc does unless told otherwise."""
-    told = _set((MMAP_THRESHOLD, GLIBC_LARGEST_THRESHOLD), (MMAP_MAX, GLIBC_MAPPINGS))
+    told = _set(
+        (MMAP_THRESHOLD, GLIBC_LARGEST_THRESHOLD),
+        (TRIM_THRESHOLD, 2 * GLIBC_LARGEST_THRESHOLD),
+        (MMAP_MAX, GLIBC_MAPPINGS),
+    )
     if told:
         ctypes.CDLL(None).malloc_trim(0)
     return told

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import make_noise, make_operator
-from pag_inverse.allocation import keep_freed_memory, return_freed_memory
+from pag_inverse.allocation import KEPT_PIXELS, keep_freed_memory, return_freed_memory
 from pag_inverse.attention import perturbed_twin
 from pag_inverse.cli.benchmark_case import ARCHITECTURES, Case
 from pag_inverse.config import load_task
@@ -71,7 +71,7 @@ class Bench:
     def __init__(self, case: Case, published: bool = False) -> None:
         self.case = replace(case, batch=1, precision="float32", compile=False, channels_last=False, low_memory=False) \
             if published else case  # fmt: skip
-        self._keeps = case.device == "cpu" and not case.low_memory
+        self._keeps = case.device == "cpu" and not case.low_memory and case.size**2 <= KEPT_PIXELS
         case = self.case
         self.prior = make_prior(case, case.precision)
         dataset = DATASETS.get(case.prior, "ffhq")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pag_inverse.allocation import keep_freed_memory
+from pag_inverse.allocation import settle_freed_memory
 from pag_inverse.cli.benchmark_case import Case
 from pag_inverse.cli.benchmark_steps import Bench
 
@@ -74,8 +74,8 @@ def main(argv: list[str]) -> int:
     what, case = argv[0], Case(**json.loads(argv[1]))
     if case.threads is not None:
         torch.set_num_threads(case.threads)
-    if what != "published" and case.device == "cpu" and not case.low_memory:
-        keep_freed_memory()  # as the commands do
+    if what != "published" and case.device == "cpu":
+        settle_freed_memory(case.size**2, case.low_memory)  # as the commands do
     result: dict[str, Any]
     if what == "time":
         bench = Bench(case)

@@ -15,7 +15,7 @@ from pag_inverse.cli.measurements import Subject
 from pag_inverse.cli.plans import CellPlan, Plan
 from pag_inverse.cli.records import check_writable, sha256
 from pag_inverse.cli.request import Request
-from pag_inverse.cli.wiring import Setup, build_operator, describe, request_prior, settled, wire
+from pag_inverse.cli.wiring import Setup, build_operator, describe, request_prior, settle_memory, settled, wire
 from pag_inverse.priors import Prior
 from pag_inverse.saved import SavedCell
 from pag_inverse.shards import Processes
@@ -67,6 +67,7 @@ def prepare_cell(plan: Plan, cell: CellPlan, processes: Processes, priors: dict[
     example = build_operator(request, setup, [subject_of("example", "", np.zeros((3, 1, 1), np.float32))])
     setup.prior.state_shape(example.in_shape)
     request = settled(request, setup.prior, example)
+    settle_memory(request, example)
     make_solver(request.task.solver, request.row).check(example)
     metric_size = min(plan.metric_size or setup.size, setup.size)
     settings = {

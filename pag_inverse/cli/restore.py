@@ -16,7 +16,17 @@ from pag_inverse.cli.measurements import Subject, read_subjects
 from pag_inverse.cli.records import RunFolder, check_writable
 from pag_inverse.cli.request import Request
 from pag_inverse.cli.results import Gathered, summarise, write
-from pag_inverse.cli.wiring import Setup, build_operator, describe, measure, request_prior, residual_unit, settled, wire
+from pag_inverse.cli.wiring import (
+    Setup,
+    build_operator,
+    describe,
+    measure,
+    request_prior,
+    residual_unit,
+    settle_memory,
+    settled,
+    wire,
+)
 from pag_inverse.restoration import solve
 from pag_inverse.solvers import StepOutput, make_solver
 from pag_inverse.streams import batch_draw, stream_seed
@@ -45,6 +55,7 @@ def restore(request: Request) -> int:
     print("\n".join(f"{key:14} {value}" for key, value in settings.items()), file=sys.stderr)
     if request.dry_run:
         return 0
+    settle_memory(request, example)
     folder.start()
     left = [subject for subject in subjects if subject.name not in folder.images]
     if len(left) < len(subjects):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from operators import Noise, Operator, make_noise, make_operator
+from pag_inverse.allocation import settle_freed_memory
 from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.images import prepare, read_image, to_uint8
 from pag_inverse.metrics import psnr, sharpness, ssim
@@ -117,6 +118,8 @@ def restore_samples(
     def show(*_: object) -> None:
         tick(1)
 
+    if problem.y.device.type == "cpu":
+        settle_freed_memory(problem.truths[0, 0].numel())
     begun, cpu_begun, xs, residuals = time.monotonic(), time.process_time(), [], []
     for sample in range(first, first + samples):
         result = solve(

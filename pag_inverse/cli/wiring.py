@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from operators import Noise, Operator, make_noise, make_operator
-from pag_inverse.allocation import keep_freed_memory
+from pag_inverse.allocation import settle_freed_memory
 from pag_inverse.cli.measurements import Subject, own_operator
 from pag_inverse.cli.picture_side import picture_side
 from pag_inverse.cli.records import sha256
@@ -73,14 +73,19 @@ def settled(request: Request, prior: Prior, operator: Operator) -> Request:
     return replace(request, row=request.row.at_side(math.sqrt(height * width), request.tuned_side), tuned_side=None)
 
 
+def settle_memory(request: Request, operator: Operator) -> None:
+    """What becomes of freed memory while such pictures are restored on a processor."""
+    if request.device == "cpu":
+        _, height, width = operator.in_shape
+        settle_freed_memory(height * width, request.low_memory)
+
+
 def request_prior(request: Request) -> Prior:
     if request.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
     allow_tf32(request.tf32)
-    if request.device == "cpu" and not request.low_memory:
-        keep_freed_memory()
     return load_prior(
         request.prior,
         weights_dir=request.weights_dir,

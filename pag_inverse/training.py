@@ -7,8 +7,10 @@ takes the same path as one that was not.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,6 +127,27 @@ def autoencoder_objective(kl_weight: float) -> Objective:
     return loss
 
 
+class Diverged(ValueError):
+    """A network that has forgotten what it knew; the last state saved is from before, or from just then."""
+
+
+class Watch:
+    """Told every loss; raises Diverged where the mean of the last 50 is five times the lowest such mean so far."""
+
+    def __init__(self) -> None:
+        self.recent: deque[float] = deque(maxlen=50)
+        self.lowest = math.inf
+
+    def __call__(self, loss: float, step: int) -> None:
+        self.recent.append(loss)
+        if len(self.recent) < 50:
+            return
+        mean = float(np.mean(self.recent))
+        if not mean <= 5 * self.lowest:
+            raise Diverged(f"training has diverged at step {step}: the loss was {self.lowest:.3g} and is {mean:.3g}")
+        self.lowest = min(self.lowest, mean)
+
+
 class Ema:
     """An exponential moving average of a model's parameters, shorter at the start."""
 
@@ -161,6 +184,7 @@ class Trainer:
         self.model, self.objective, self.data, self.settings = model.to(device), objective, data, settings
         self.folder, self.device, self.step = folder, device, 0
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.norm: float | None = None  # of the gradient, a running mean
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self.ema = Ema(model, settings.ema)
 
@@ -172,13 +196,14 @@ class Trainer:
         strip_every: int = 0,
         strip: Callable[[Any, int], dict[str, float]] | None = None,
     ) -> None:
-        """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss.
+        """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss. Diverged: `Watch`.
 
         `validate` and `strip`, which draws what the model can do, are given the averaged weights.
         """
-        saved, shown, losses = time.monotonic(), time.monotonic(), []
+        saved, shown, losses, watch = time.monotonic(), time.monotonic(), [], Watch()
         while self.step < self.settings.steps:
             losses.append(self.train_step())
+            watch(losses[-1], self.step)
             if time.monotonic() - shown > 20:
                 self.log({"loss": float(np.mean(losses)), "s_per_step": (time.monotonic() - shown) / len(losses)})
                 shown, losses = time.monotonic(), []
@@ -204,11 +229,22 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.average_gradients()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.clip_gradients()
         self.optimizer.step()
         self.ema.update(self.model, self.step)
         self.step += 1
         return float(loss.detach())
+
+    def clip_gradients(self) -> None:
+        """To three times the running mean of their norm: Adam's steps are of one length however small gradients have
+        become, so that a single large one can undo a network where a fixed bound no longer binds."""
+        bound = 1.0 if self.norm is None else 3 * self.norm
+        found = float(nn.utils.clip_grad_norm_(self.model.parameters(), bound, error_if_nonfinite=False))
+        if not math.isfinite(found):
+            self.optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
+            return
+        clipped = min(found, bound)
+        self.norm = clipped if self.norm is None else 0.99 * self.norm + 0.01 * clipped
 
     def average_gradients(self) -> None:
         """The mean over all processes, so that each takes the same step."""
@@ -264,6 +300,7 @@ class Trainer:
             "settings": asdict(self.settings),
             "model": self.model.state_dict(),
             "ema": self.ema.shadow,
+            "norm": self.norm,
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, self.folder / "state.tmp")
@@ -284,7 +321,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
-        self.step = state["step"]
+        self.step, self.norm = state["step"], state.get("norm")
         return True
 
 

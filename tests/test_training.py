@@ -20,7 +20,7 @@ from pag_inverse.cli import train_prior as command
 from pag_inverse.cli.strips import draw_strip
 from pag_inverse.images import bundled_photograph, prepare, write_png
 from pag_inverse.priors import architectures
-from pag_inverse.training import Crops, validate_autoencoder
+from pag_inverse.training import Crops, Trainer, TrainSettings, validate_autoencoder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_prior.py"
 
@@ -59,6 +59,43 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(photographs: Path, tmp_path: 
         )
     killed, whole = weights(tmp_path / "killed"), weights(tmp_path / "whole")
     assert all(torch.equal(killed[k], whole[k]) for k in whole)
+
+
+def test_a_run_that_diverges_stops_and_leaves_weights(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a network that has collapsed does: the loss is a hundred times what it was, and stays there."""
+
+    def train_step(self: Trainer) -> float:
+        self.step += 1
+        return 0.02 if self.step < 60 else 2.0
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    args = arguments("autoencoder", photographs, tmp_path / "run", steps=500)
+    assert command.main([*args, "--validate-every", "1000"]) == 2
+    error = capsys.readouterr().err
+    assert "diverged at step 62" in error and "weights of step 61" in error and len(error.splitlines()) == 1
+    assert (tmp_path / "run" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_one_large_gradient_does_not_undo_a_network(photographs: Path, tmp_path: Path) -> None:
+    """Gradients of norm 0.01 and once 0.9, which a fixed bound of 1 lets pass: it counts as three usual ones."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    settings = TrainSettings("pixel", 1000, 1, ((32, 1.0),), 1e-3, 0, 0.99, 0, "float32", "", None)
+    data = Crops(sorted(photographs.iterdir()), ((32, 1.0),), 1, 0)
+    scale = [0.01]
+    trainer = Trainer(model, lambda m, *_: scale[0] * m.weight.sum(), data, settings, tmp_path, torch.device("cpu"))
+    for _ in range(300):
+        trainer.train_step()
+    scale[0] = 0.9
+    trainer.train_step()
+    assert float(model.weight.grad.norm()) == pytest.approx(3 * 0.01, rel=0.2)
+    before = model.weight.detach().clone()
+    scale[0] = float("nan")
+    trainer.train_step()
+    scale[0] = 0.01
+    trainer.train_step()
+    assert torch.isfinite(model.weight).all() and not torch.equal(model.weight, before)
 
 
 def test_what_is_written_is_a_prior(photographs: Path, tmp_path: Path) -> None:

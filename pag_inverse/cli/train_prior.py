@@ -115,7 +115,7 @@ def parse_crops(text: str) -> tuple[tuple[int, float], ...]:
 def train(args: argparse.Namespace, settings: TrainSettings) -> None:
     import torch
 
-    from pag_inverse.training import Crops, Trainer, split_held_out
+    from pag_inverse.training import Crops, Diverged, Trainer, split_held_out
 
     rank, device = join_processes(args.device)
     training, held_out = split_held_out(args.data)
@@ -131,7 +131,15 @@ def train(args: argparse.Namespace, settings: TrainSettings) -> None:
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"
     )
     strip = strip_of(args, held_out)
-    trainer.run(args.save_every, args.validate_every, validate, args.strip_every, strip)
+    try:
+        trainer.run(args.save_every, args.validate_every, validate, args.strip_every, strip)
+    except Diverged as error:
+        if not trainer.resume():
+            raise
+        if rank == 0:
+            write_weights(trainer, args)
+        kept = f"{args.output} has the weights of step {trainer.step}"
+        raise ValueError(f"{error}; {kept}: --init from them with a lower --learning-rate") from error
     if rank == 0:
         write_weights(trainer, args)
     leave_processes()

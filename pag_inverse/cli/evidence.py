@@ -2,7 +2,8 @@
 
 Beside them what bounds them: the autoencoder's round trip, and one step of the pixel prior as a denoiser. Classical
 methods are tuned on training pictures first. Every restoration is saved when it is done, and the same command
-goes on where it was stopped; the page is written anew each time.
+goes on where it was stopped; after a prior or a row has changed, what was made with it is made again. The page is
+written anew each time.
 """
 
 from __future__ import annotations
@@ -103,10 +104,9 @@ def gather(args: argparse.Namespace) -> None:
     files = pictures(args.data)
     priors = {s: load_prior(EMBEDDED_PRIORS[s], device=args.device, precision=args.precision) for s in SOLVERS}
     what: dict[str, Any] = {name: getattr(args, name) for name in ("size", "seed", "precision")}
-    what |= {f"{solver}_prior_sha256": weights_hash(prior) for solver, prior in priors.items()}
-    what["rows"] = {f"{task}.{m}": asdict(row_of(task, m)) for task in TASKS for m in methods(list(SOLVERS))}
     lpips = lpips_of(args)
-    ledger = Ledger(args.output, json.loads(json.dumps({**what, "pictures": [f.stem for f in files]})))
+    hashes = {solver: weights_hash(prior) for solver, prior in priors.items()}
+    ledger = Ledger(args.output, {**what, "pictures": [f.stem for f in files]}, partial(source, hashes))
     if not args.page_only:
         problems = {task: build_problem(args, task, files) for task in args.tasks}
         for task, problem in problems.items():
@@ -116,6 +116,19 @@ def gather(args: argparse.Namespace) -> None:
         denoise(args, files, priors["dps"], ledger)
         restore_with_priors(args, problems, priors, ledger)
     print(f"written to {write_page(ledger, *lpips)}")
+
+
+def source(weights: dict[str, str], task: str, method: str) -> str:
+    """A hash of the prior and the row that a method is made of; empty for what needs neither."""
+    from pag_inverse.cli.records import sha256
+
+    ceilings = {"one_step": "dps", "autoencoder": "psld"}
+    if method in ceilings:
+        return weights[ceilings[method]][:12]
+    if method not in methods(list(SOLVERS)):
+        return ""
+    row = json.dumps(asdict(row_of(task, method)), sort_keys=True)
+    return sha256([weights[method.split("_")[0]].encode(), row.encode()])[:12]
 
 
 def lpips_of(args: argparse.Namespace) -> tuple[Lpips | None, str]:

@@ -21,10 +21,13 @@ class Ledger:
 
     `settings.json` says what is compared, `tuned.json` the strengths of classical methods, `cells.jsonl` has a line a
     restoration, which lies in `images`, and the truths in `truths`. A line is written after its picture.
+    `source(task, method)` names what a method is made of: what another source made is no longer there.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], source: Callable[[str, str], str] = lambda task, method: ""
+    ) -> None:
+        self.folder, self.settings, self.source = folder, settings, source
         found = self._read("settings.json")
         if found is not None and found != settings:
             other = sorted(k for k in {**found, **settings} if found.get(k) != settings.get(k))
@@ -34,7 +37,8 @@ class Ledger:
         self._write("settings.json", settings)
         self.tuned: dict[str, Any] = self._read("tuned.json") or {}
         entries, _ = read_lines(folder / "cells.jsonl")
-        self.entries = {self._key(e): e for e in entries if (folder / e["file"]).is_file()}
+        kept = (e for e in entries if e["source"] == source(e["task"], e["method"]))
+        self.entries = {self._key(e): e for e in kept if (folder / e["file"]).is_file()}
 
     def __contains__(self, cell: Any) -> bool:
         return self._key(asdict(cell)) in self.entries
@@ -43,9 +47,18 @@ class Ledger:
         """Save a restoration (3, H, W), then its line with what it scores against the truth."""
         from pag_inverse.cli.trials import score
 
-        name = f"images/{cell.task}_{cell.method}_{cell.picture}_{cell.sample}.png"
+        source = self.source(cell.task, cell.method)
+        parts = (cell.task, cell.method, cell.picture, str(cell.sample), source)
+        name = f"images/{'_'.join(part for part in parts if part)}.png"
         write_png(self.folder / name, image)
-        entry = {**asdict(cell), "file": name, **score(image, truth), "residual": residual, "seconds": seconds}
+        entry = {
+            **asdict(cell),
+            "source": source,
+            "file": name,
+            **score(image, truth),
+            "residual": residual,
+            "seconds": seconds,
+        }
         append_line(self.folder / "cells.jsonl", entry)
         self.entries[self._key(entry)] = entry
 

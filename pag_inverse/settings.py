@@ -10,7 +10,7 @@ from pag_inverse.yaml_reader import check_choice, check_interval, check_number, 
 FAMILIES = ("adm", "pixel", "latent", "stable_diffusion")
 BETA_SCHEDULES = ("linear", "scaled_linear")
 ENCODINGS = ("sample", "mode")
-VARIANCES = ("fixed_small", "fixed_large")
+VARIANCES = ("fixed_small", "fixed_middle", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
 SPACINGS = ("even", "quadratic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
@@ -38,7 +38,7 @@ class SolverOptions:
     `noise_floor`: the data terms rest while the residual is at most so many sigma sqrt(m); 0, as published: never.
     `renoise_prediction`, `encode` and `ddim_eta` are PSLD's: fresh noise on A(D(z0)), the autoencoder's
     posterior sampled or its mean, the DDIM noise (0 to 1). `variance` is DPS's, for priors without a learned
-    one: the posterior variance (fixed_small) or beta (fixed_large).
+    one: the posterior variance (fixed_small), beta (fixed_large), or their geometric mean (fixed_middle).
 
     Approximations, off by default. `step_limit`: where it is `noise`, no step along the data's gradient goes further
     than where, to first order, the residual is that of the noise. `gradient_interval` k: of the steps in

@@ -14,7 +14,7 @@ from pag_inverse.yaml_reader import check_choice
 class Preset:
     """At most so many steps, the options of both solvers and of PSLD alone, and what multiplies PSLD's step sizes.
 
-    The step limit makes larger sizes safe, and PSLD gains by them.
+    The step limit makes larger sizes safe, and PSLD gains by them: a row that has the limit keeps its own sizes.
     """
 
     steps: int
@@ -44,6 +44,8 @@ def preset(row: Hyperparameters, speed: str, solver: str) -> Hyperparameters:
     if found is None:
         return row
     own, size = (found.psld, found.psld_sizes) if solver == "psld" else ({}, 1.0)
+    if row.options.step_limit == "noise":
+        size = 1.0
     gamma = None if row.gamma is None else size * row.gamma
     options = replace(row.options, **found.options, **own)
     return replace(row, eta=size * row.eta, gamma=gamma, steps=min(row.steps, found.steps), options=options)

@@ -188,6 +188,22 @@ def test_a_limited_step_ends_at_the_noise_where_a_long_one_overshoots(name: str)
     torch.testing.assert_close(ends(0.01, "none"), ends(0.01, "noise"), atol=1e-5, rtol=0)
 
 
+def test_the_middle_variance_lies_between_as_a_learned_one_would(pixel: PixelPrior) -> None:
+    """What the noise of one DPS step is multiplied by: the geometric mean of the two bounds."""
+    operator, z = GaussianBlur(SHAPE, 9, 1.5), images(1)
+
+    def factor(variance: str) -> float:
+        solver = solver_of("dps", 0.0, variance=variance)
+        schedule = solver.schedule(pixel, 10)
+        one = lambda value: solver.step(  # noqa: E731
+            z, 1, schedule, z, NOISE, operator, pixel, NoGuidance(), lambda shape: torch.full(shape, value)
+        )
+        return float((one(1.0).z - one(0.0).z).mean())
+
+    small, middle, large = (factor(f"fixed_{name}") for name in ("small", "middle", "large"))
+    assert 0 < small < 0.95 * large and middle == pytest.approx((small * large) ** 0.5, rel=1e-4)
+
+
 def test_streams_are_separate_and_the_measurement_does_not_depend_on_the_sample() -> None:
     seeds = {stream_seed(s, i, p) for s in (0, 1) for i in ("a", "b") for p in ("operator", "measurement", "sampling")}
     assert len(seeds) == 12

@@ -17,7 +17,7 @@ from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_LIMITS, STEP_SCALINGS
+from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_LIMITS, STEP_SCALINGS, VARIANCES
 
 EXAMPLES = """examples:
   python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
@@ -47,6 +47,7 @@ def parser() -> Parser:
     )
     p.add_argument("--noise-floor", type=float, default=0.95, help="the data terms rest below so many sigma sqrt(m)")
     p.add_argument("--step-limit", choices=STEP_LIMITS, nargs="+", default=["none"], help="of data steps")
+    p.add_argument("--variance", choices=VARIANCES, nargs="+", default=["fixed_small"], help="of a DDPM step (DPS)")
     p.add_argument("--encode-interval", type=int, nargs="+", default=[1], help="each k-th step has PSLD's gluing term")
     p.add_argument("--ddim-eta", type=float, nargs="+", default=[1.0], help="noise of a DDIM step (PSLD)")
     p.add_argument("--seed", type=int, default=0)
@@ -80,6 +81,7 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
     ratios, ddim_etas, intervals = (
         (args.gamma_ratio, args.ddim_eta, args.encode_interval) if psld else ([None], [0.0], [1])
     )
+    variances = ["fixed_small"] if psld else args.variance
     options = [
         SolverOptions(
             spacing=spacing,
@@ -88,8 +90,11 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
             noise_floor=args.noise_floor,
             step_limit=limit,
             encode_interval=interval,
+            variance=variance,
         )
-        for spacing, ddim_eta, limit, interval in itertools.product(args.spacing, ddim_etas, args.step_limit, intervals)
+        for spacing, ddim_eta, limit, interval, variance in itertools.product(
+            args.spacing, ddim_etas, args.step_limit, intervals, variances
+        )
     ]
     for steps, option, eta, ratio, s in itertools.product(args.steps, options, args.eta, ratios, args.pag):
         for layers in args.layers if s > 0 else [""]:
@@ -154,13 +159,14 @@ def measure(problem: Any, found: Any) -> dict[str, float]:
 def table(entries: list[dict[str, Any]], measurement: float) -> str:
     """Best mean first, beside what was measured."""
     lines = [
-        "  eta  gamma    s steps spacing   ddim_eta limit encode  mean dB  one dB  sharpness  residual    s/im  layers"
+        "  eta  gamma    s steps spacing   ddim_eta limit encode variance     mean dB  one dB  sharpness  residual"
+        "    s/im  layers"
     ]
     for e in sorted(entries, key=lambda e: -e["mean_psnr"]):
         r, o = e["setting"], e["setting"]["options"]
         lines.append(
             f"{r['eta']:5g} {r['gamma'] or 0:6.3g} {r['s']:4g} {r['steps']:5d} {o['spacing']:9s} {o['ddim_eta']:8g} "
-            f"{o['step_limit']:5s} {o['encode_interval']:6d} "
+            f"{o['step_limit']:5s} {o['encode_interval']:6d} {o['variance']:12s} "
             f"{e['mean_psnr']:8.2f} {e['psnr']:7.2f} {e['sharpness']:10.2f} {e['residual']:9.2f} {e['seconds']:7.1f}  "
             f"{' '.join(r['layers'])}"
         )

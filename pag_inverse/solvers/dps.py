@@ -13,7 +13,8 @@ from pag_inverse.settings import SolverOptions
 from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, norms
 from pag_inverse.solvers.data_step import Misfit, gradient_weight, step_scale
 
-FIXED_FRACTIONS = {"fixed_small": 0.0, "fixed_large": 1.0}  # of beta in a variance between beta-tilde and beta
+# Of beta in a variance between beta-tilde and beta, as a learned one has it (Improved DDPM, equation 15).
+FIXED_FRACTIONS = {"fixed_small": 0.0, "fixed_middle": 0.5, "fixed_large": 1.0}
 
 
 class DPS(Solver):

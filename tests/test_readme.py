@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_five_lines_run() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict[str, object] = {"x": torch.zeros(1, 3, 64, 64)}
-    exec(code.replace("256", "64").replace("steps=100", "steps=2"), names)
+    exec(code.replace("256", "64").replace("steps=row.steps", "steps=2"), names)
     assert names["result"].x.shape == (1, 3, 64, 64)  # type: ignore[attr-defined]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pag_inverse.cli.arguments import Parser, fail
 from pag_inverse.config import EMBEDDED_PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import PRECISIONS
+from pag_inverse.settings import PRECISIONS, STEP_LIMITS
 from pag_inverse.yaml_reader import check_number
 
 if TYPE_CHECKING:
@@ -97,18 +97,18 @@ def settings(own: Hyperparameters, solver: str, prior: Prior, scale: float = 1.0
     for steps in (60, 30):
         short = replace(preset(long, "fast", solver), steps=steps)
         chains[f"--speed fast --steps {steps}"] = rescaled(short, long, solver, prior)
-    parts = {"--step-limit noise": variant(step_limit="noise")}
+    parts = {f"--step-limit {limit}": variant(step_limit=limit) for limit in STEP_LIMITS}
     for part in ("late", "early"):
         name = f"--gradient-interval 2 --gradient-part {part}"
         parts[name] = variant(gradient_interval=2, gradient_part=part)
     for low, high in ((0.0, 0.5), (0.1, 1.0), (0.1, 0.5)):
         parts[f"--pag-interval {low:g} {high:g}"] = variant(pag_interval=(low, high))
-    for k in (2, 4) if solver == "psld" else ():
+    for k in (1, 2, 4) if solver == "psld" else ():
         parts[f"--encode-interval {k}"] = variant(encode_interval=k)
     return [
         *(Setting(name, row, REFERENCE) for name, row in chains.items()),
         Setting(OWN, own, OWN),
-        *(Setting(name, row, OWN) for name, row in parts.items()),
+        *(Setting(name, row, OWN) for name, row in parts.items() if row != own),
     ]
 
 

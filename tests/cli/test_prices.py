@@ -30,16 +30,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_prices_are_paired_and_nothing_is_measured_twice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = [*ARGS, "--solvers", "psld", "--only", "row as it is", "encode-interval 2", "pag-interval 0 0.5"]
+    args = [*ARGS, "--solvers", "psld", "--only", "row as it is", "encode-interval 1", "pag-interval 0 0.5"]
     assert prices.main(args) == 0
     table = capsys.readouterr().out
     entries, _ = read_lines(here / "out" / "prices.jsonl")
     assert len(entries) == 6 and {e["picture"] for e in entries} == {e["picture"] for e in entries[:2]}
-    row = next(line for line in table.splitlines() if line.startswith("| --encode-interval 2"))
+    row = next(line for line in table.splitlines() if line.startswith("| --encode-interval 1"))
     assert "| the row as it is | 2 |" in row and "±" in row
     own, pag, encode = (entries[i]["passes"] for i in (0, 2, 4))
-    # Two steps: U-Net, decoder and encoder forward and backward, and the perturbed pass; the last decoding.
-    assert (own, encode) == (15, 13) and pag == 14
+    # Two steps: U-Net and decoder forward and backward, the perturbed pass, the last decoding; the row encodes once.
+    assert (own, encode) == (13, 15) and pag == 12
+    assert "--encode-interval 2" not in table  # the row's own
 
     log = here / "out" / "prices.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))

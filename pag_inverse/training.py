@@ -207,7 +207,7 @@ class Trainer:
             if time.monotonic() - shown > 20:
                 self.log({"loss": float(np.mean(losses)), "s_per_step": (time.monotonic() - shown) / len(losses)})
                 shown, losses = time.monotonic(), []
-            if self.step % validate_every == 0:
+            if self.step % validate_every == 0 or self.step == self.settings.steps:
                 self.log({"validation": self.evaluate(validate)})
             if strip is not None and strip_every and self.step % strip_every == 0:
                 self.log({"restorations": self.evaluate(lambda model: strip(model, self.step))})

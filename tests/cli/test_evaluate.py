@@ -99,8 +99,10 @@ def lines(folder: str, cell: str = CELL) -> list[dict]:
 def same(a: str, b: str) -> None:
     first, second = pictures(a), pictures(b)
     assert first.keys() == second.keys() and len(first) == 5
-    # A rounding can push an x0 of the first step, from pure noise, across its clamp: that shows in a few pixels.
-    assert all(np.mean(np.abs(first[name] - second[name]) > 1) < 0.01 for name in first)
+    # A rounding can push an x0 of the first step, from pure noise, across its clamp, and two steps do not forget it;
+    # other draws differ by tens of grey levels.
+    worst = max(np.abs(first[name] - second[name]).mean() for name in first)
+    assert worst < 0.5, worst
     assert measurements(a) == measurements(b) and len(measurements(a)) == 5
 
 

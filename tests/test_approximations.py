@@ -169,6 +169,8 @@ def test_presets(dataset: str, solver: str, priors: dict[str, Prior]) -> None:
     if solver == "psld":
         assert fast.gamma / fast.eta == pytest.approx(row.gamma / row.eta)
     assert preset(replace(row, steps=7), "draft", solver).steps == 7
+    free = replace(row, options=replace(row.options, step_limit="none"))
+    assert preset(free, "fast", solver).eta == pytest.approx(row.eta * (2.6 if solver == "psld" else 1))
 
 
 def test_unknown_and_impossible_values() -> None:

@@ -24,9 +24,7 @@ class Ledger:
     `source(task, method)` names what a method is made of: what another source made is no longer there.
     """
 
-    def __init__(
-        self, folder: Path, settings: dict[str, Any], source: Callable[[str, str], str] = lambda task, method: ""
-    ) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], source: Callable[[str, str], str]) -> None:
         self.folder, self.settings, self.source = folder, settings, source
         found = self._read("settings.json")
         if found is not None and found != settings:

@@ -86,12 +86,19 @@ def main(argv: list[str] | None = None) -> int:
     """0: done; 1: images failed, or the disk did; 2: bad input, one line, nothing written; 130: stopped by Ctrl-C."""
     args = parser().parse_args(argv)
     try:
-        return run(args)
+        status = run(args)
     except (ValueError, OSError) as error:
-        return fail("evaluate", error)
+        status = fail("evaluate", error)
     except KeyboardInterrupt:
         print("evaluate: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
-        return 130
+        status = 130
+    if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # All is written. Tearing the interpreter down while torch's threads still run aborted one process in ten,
+        # and its launcher then called the whole run failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def run(args: argparse.Namespace) -> int:

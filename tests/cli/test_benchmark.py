@@ -89,8 +89,11 @@ def test_the_reference_is_the_same_step() -> None:
         ends = []
         for way in ("ours", "published"):
             bench = Bench(case)
-            # As published, which the embedded priors' rows are not.
-            bench.solver = make_solver(case.solver, replace(bench.row, options=SolverOptions()))
+            # Options as published, which the embedded priors' rows are not. Step sizes are powers of two: others round
+            # differently inside the loss and outside, which the network's backward pass amplifies.
+            gamma = None if bench.row.gamma is None else 0.25
+            bench.row = replace(bench.row, eta=2.0, gamma=gamma, options=SolverOptions())
+            bench.solver = make_solver(case.solver, bench.row)
             ends.append(getattr(bench, way)())
         torch.testing.assert_close(ends[1], ends[0], atol=2e-4, rtol=1e-3)
 

@@ -48,14 +48,17 @@ def respaced_timesteps(steps: int) -> list[int]:
     return timesteps
 
 
-def quadratic_timesteps(steps: int, first: int = 0) -> list[int]:
+POWERS = {"quadratic": 2, "cubic": 3}
+
+
+def spread_timesteps(steps: int, spacing: str, first: int = 0) -> list[int]:
     """`steps` timesteps from `first` to 999, close together where little noise is left (Song et al., DDIM, D.3).
 
-    first + (999 - first) (i / (steps - 1))^2, rounded, and moved apart where two would fall together.
+    first + (999 - first) (i / (steps - 1))^p, p of `POWERS`, rounded, and moved apart where two would fall together.
     """
     check_steps(steps)
     even = np.arange(steps)
-    spread = np.rint(first + (T - 1 - first) * (even / max(1, steps - 1)) ** 2).astype(np.int64)
+    spread = np.rint(first + (T - 1 - first) * (even / max(1, steps - 1)) ** POWERS[spacing]).astype(np.int64)
     timesteps = np.maximum.accumulate(spread - even) + even
     return [int(t) for t in np.minimum(timesteps, T - steps + even)]
 
@@ -72,9 +75,9 @@ class Schedule:
     def ddpm(cls, betas: Floats, steps: int, spacing: str = "even") -> Schedule:
         """The respaced DDPM chain of ADM and DPS; the state after the last step is the image itself (abar_prev = 1).
 
-        `spacing`: `even`, as published, or `quadratic`.
+        `spacing`: `even`, as published, or one of `POWERS`.
         """
-        timesteps = np.array(quadratic_timesteps(steps) if spacing == "quadratic" else respaced_timesteps(steps))
+        timesteps = np.array(spread_timesteps(steps, spacing) if spacing in POWERS else respaced_timesteps(steps))
         abar = np.cumprod(1.0 - betas)[timesteps]
         return cls(timesteps, abar, np.append(1.0, abar[:-1]))
 
@@ -84,12 +87,12 @@ class Schedule:
 
         Where `steps` divides 1000 the network sees t = 1, 1 + 1000/steps, ..., with abar of the same t (1000 steps:
         t = 1 ... 1000 with abar of t - 1); otherwise `steps` timesteps spread evenly over 1 ... 999, or with `spacing`
-        quadratic over 1 ... 999. The last step ends at abar of t = 0, never at 1.
+        quadratic or cubic over 1 ... 999. The last step ends at abar of t = 0, never at 1.
         """
         check_steps(steps)
         abar: Floats = np.cumprod(1.0 - betas)
-        if spacing == "quadratic" and steps < T:
-            timesteps = np.array(quadratic_timesteps(steps, first=1))
+        if spacing in POWERS and steps < T:
+            timesteps = np.array(spread_timesteps(steps, spacing, first=1))
         elif T % steps:
             timesteps = np.rint(np.linspace(1, T - 1, steps)).astype(np.int64)
         else:

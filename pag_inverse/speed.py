@@ -25,10 +25,13 @@ class Preset:
 
 # Few steps are long ones: most of them where little noise is left, shorter where it is strong, none past the noise.
 CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar", "step_limit": "noise"}
+# What PSLD draws into its gradient averages out over a thousand steps, and over a hundred does not: without it, and
+# with still more of the steps at the end, a decoder's ill-conditioned gradient has time to meet the measurement.
+PSLD_CHAIN = {"spacing": "cubic", "renoise_prediction": False, "encode": "mode"}
 PRESETS: Mapping[str, Preset | None] = {
     "exact": None,
-    "fast": Preset(100, CHAIN, {"encode_interval": 2}, psld_sizes=2.6),
-    "draft": Preset(30, CHAIN, {"encode_interval": 2}, psld_sizes=2.0),
+    "fast": Preset(100, CHAIN, PSLD_CHAIN, psld_sizes=2.6),
+    "draft": Preset(30, CHAIN, {**PSLD_CHAIN, "encode_interval": 2}, psld_sizes=2.0),
 }
 SPEEDS = tuple(PRESETS)
 
@@ -36,16 +39,17 @@ SPEEDS = tuple(PRESETS)
 def preset(row: Hyperparameters, speed: str, solver: str) -> Hyperparameters:
     """The row with a preset's steps, never more than its own, and its options; `exact` changes nothing.
 
-    eta and gamma are meant for the row's own chain: `pag_inverse.rescaling` brings them to the new one. An
-    unknown speed is a ValueError.
+    A limited row with no more steps than the preset's is one already, and stays as it is. eta and gamma are meant for
+    the row's own chain: `pag_inverse.rescaling` brings them to the new one. An unknown speed is a ValueError.
     """
     check_choice("speed", speed, SPEEDS)
     found = PRESETS[speed]
-    if found is None:
+    limited = row.options.step_limit == "noise"
+    if found is None or (limited and row.steps <= found.steps):
         return row
     own, size = (found.psld, found.psld_sizes) if solver == "psld" else ({}, 1.0)
-    if row.options.step_limit == "noise":
+    if limited:
         size = 1.0
     gamma = None if row.gamma is None else size * row.gamma
-    options = replace(row.options, **found.options, **own)
+    options = replace(row.options, **{**found.options, **own})
     return replace(row, eta=size * row.eta, gamma=gamma, steps=min(row.steps, found.steps), options=options)

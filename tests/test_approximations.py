@@ -162,10 +162,11 @@ def test_presets(dataset: str, solver: str, priors: dict[str, Prior]) -> None:
     fast, draft = (at_speed(row, speed, solver, priors[solver]) for speed in ("fast", "draft"))
     assert fast.steps == min(100, row.steps) and draft.steps <= 50
     assert (fast.s, fast.layers) == (row.s, row.layers)
-    assert {fast.options.spacing, draft.options.spacing} == {"quadratic"}
-    assert draft.eta > fast.eta and (dataset == "natural" or fast.eta > row.eta)
+    assert draft.options.spacing == ("cubic" if solver == "psld" else "quadratic") and draft.eta > fast.eta
     if dataset == "natural":
-        assert fast.eta == pytest.approx(row.eta)  # its own steps are fewer than 100, and limited
+        assert fast == row  # its own steps are no more than 100, and limited
+    else:
+        assert fast.options.spacing == draft.options.spacing and fast.eta > row.eta
     if solver == "psld":
         assert fast.gamma / fast.eta == pytest.approx(row.gamma / row.eta)
     assert preset(replace(row, steps=7), "draft", solver).steps == 7

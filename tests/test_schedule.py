@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from pag_inverse.schedule import BETAS, Schedule, quadratic_timesteps, respaced_timesteps
+from pag_inverse.schedule import BETAS, Schedule, respaced_timesteps, spread_timesteps
 
 DATA = Path(__file__).parent / "data"
 
@@ -48,15 +48,20 @@ def test_any_number_of_steps(steps: int) -> None:
         assert schedule.timesteps[0] >= 0 and schedule.timesteps[-1] <= 1000
 
 
+@pytest.mark.parametrize("spacing", ["quadratic", "cubic"])
 @pytest.mark.parametrize("steps", [1, 2, 27, 100, 999, 1000])
-def test_quadratic_spacing_visits_each_timestep_once_and_small_ones_more(steps: int) -> None:
+def test_spread_spacings_visit_each_timestep_once_and_small_ones_more(steps: int, spacing: str) -> None:
     for make, betas in ((Schedule.ddpm, "linear"), (Schedule.ddim, "scaled_linear")):
-        timesteps = make(BETAS[betas](), steps, "quadratic").timesteps
+        timesteps = make(BETAS[betas](), steps, spacing).timesteps
         assert len(timesteps) == steps and np.all(np.diff(timesteps) > 0)
         assert timesteps[0] <= 1 and (steps == 1 or 999 <= timesteps[-1] <= 1000)
         even = make(BETAS[betas](), steps).timesteps
         assert steps < 10 or timesteps.sum() <= even.sum()
-    assert quadratic_timesteps(11) == [0, 10, 40, 90, 160, 250, 360, 490, 639, 809, 999]
+
+
+def test_spread_spacings_follow_their_powers() -> None:
+    assert spread_timesteps(11, "quadratic") == [0, 10, 40, 90, 160, 250, 360, 490, 639, 809, 999]
+    assert spread_timesteps(11, "cubic") == [0, 1, 8, 27, 64, 125, 216, 343, 511, 728, 999]
 
 
 @pytest.mark.parametrize("steps", [0, 1001, -3, 2.5, True])

@@ -9,7 +9,7 @@ from pathlib import Path
 from pag_inverse.cli.arguments import Parser, batch_size, fail
 from pag_inverse.cli.request import Request, resolve
 from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.settings import PARTS, PRECISIONS, PREDICTIONS, STEP_LIMITS, VARIANCES
+from pag_inverse.settings import PARTS, PRECISIONS, PREDICTIONS, SPACINGS, STEP_LIMITS, VARIANCES
 from pag_inverse.speed import SPEEDS
 
 EXAMPLES = """examples:
@@ -72,7 +72,7 @@ def add_variants(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--encode", choices=("sample", "mode"), help="PSLD: the encoder's posterior")
     p.add_argument("--ddim-eta", type=float, help="PSLD: 0 is deterministic")
     p.add_argument("--variance", choices=VARIANCES, help="DPS: of priors that learned none")
-    p.add_argument("--spacing", choices=("even", "quadratic"), help="of the timesteps")
+    p.add_argument("--spacing", choices=SPACINGS, help="of the timesteps")
     p.add_argument("--step-scaling", choices=("constant", "sqrt_abar"), help="of eta and gamma along the chain")
     p.add_argument("--noise-floor", type=float, help="the data terms rest below so many sigma sqrt(m); 0: never")
     p.add_argument("--resize", choices=("bicubic", "reference"), default="bicubic")

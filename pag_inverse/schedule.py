@@ -48,7 +48,7 @@ def respaced_timesteps(steps: int) -> list[int]:
     return timesteps
 
 
-POWERS = {"quadratic": 2, "cubic": 3}
+POWERS = {"quadratic": 2, "quartic": 4}
 
 
 def spread_timesteps(steps: int, spacing: str, first: int = 0) -> list[int]:
@@ -87,7 +87,7 @@ class Schedule:
 
         Where `steps` divides 1000 the network sees t = 1, 1 + 1000/steps, ..., with abar of the same t (1000 steps:
         t = 1 ... 1000 with abar of t - 1); otherwise `steps` timesteps spread evenly over 1 ... 999, or with `spacing`
-        quadratic or cubic over 1 ... 999. The last step ends at abar of t = 0, never at 1.
+        quadratic or quartic over 1 ... 999. The last step ends at abar of t = 0, never at 1.
         """
         check_steps(steps)
         abar: Floats = np.cumprod(1.0 - betas)

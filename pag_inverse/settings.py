@@ -12,7 +12,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear")
 ENCODINGS = ("sample", "mode")
 VARIANCES = ("fixed_small", "fixed_middle", "fixed_large")
 PROJECTIONS = ("published", "adjoint")
-SPACINGS = ("even", "quadratic", "cubic")
+SPACINGS = ("even", "quadratic", "quartic")
 STEP_SCALINGS = ("constant", "sqrt_abar")
 PREDICTIONS = ("epsilon", "v_prediction")  # diffusers' words for what a network predicts
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -33,7 +33,7 @@ class OperatorConfig:
 class SolverOptions:
     """Where the published programs and the equations differ; the defaults are the tables' own.
 
-    `spacing` of the visited timesteps: `even`, as published, or `quadratic` or `cubic`: close together where
+    `spacing` of the visited timesteps: `even`, as published, or `quadratic` or `quartic`: close together where
     little noise is left.
     `step_scaling`: eta and gamma as they are (`constant`, as published), or times sqrt(abar) of the step.
     `noise_floor`: the data terms rest while the residual is at most so many sigma sqrt(m); 0, as published: never.

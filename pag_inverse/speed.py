@@ -14,7 +14,7 @@ from pag_inverse.yaml_reader import check_choice
 class Preset:
     """At most so many steps, the options of both solvers and of PSLD alone, and what multiplies PSLD's step sizes.
 
-    The step limit makes larger sizes safe, and PSLD gains by them: a row that has the limit keeps its own sizes.
+    The step limit makes larger sizes safe, and PSLD gains by them.
     """
 
     steps: int
@@ -25,9 +25,9 @@ class Preset:
 
 # Few steps are long ones: most of them where little noise is left, shorter where it is strong, none past the noise.
 CHAIN = {"spacing": "quadratic", "step_scaling": "sqrt_abar", "step_limit": "noise"}
-# What PSLD draws into its gradient averages out over a thousand steps, and over a hundred does not: without it, and
-# with still more of the steps at the end, a decoder's ill-conditioned gradient has time to meet the measurement.
-PSLD_CHAIN = {"spacing": "cubic", "renoise_prediction": False, "encode": "mode"}
+# The noise that PSLD draws into its data term averages out over a thousand steps, and over a hundred does not: without
+# it, and with still more steps at the end, a decoder's ill-conditioned gradient has time to meet the measurement.
+PSLD_CHAIN = {"spacing": "quartic", "step_scaling": "constant", "renoise_prediction": False}
 PRESETS: Mapping[str, Preset | None] = {
     "exact": None,
     "fast": Preset(100, CHAIN, PSLD_CHAIN, psld_sizes=2.6),
@@ -44,12 +44,9 @@ def preset(row: Hyperparameters, speed: str, solver: str) -> Hyperparameters:
     """
     check_choice("speed", speed, SPEEDS)
     found = PRESETS[speed]
-    limited = row.options.step_limit == "noise"
-    if found is None or (limited and row.steps <= found.steps):
+    if found is None or (row.options.step_limit == "noise" and row.steps <= found.steps):
         return row
     own, size = (found.psld, found.psld_sizes) if solver == "psld" else ({}, 1.0)
-    if limited:
-        size = 1.0
     gamma = None if row.gamma is None else size * row.gamma
     options = replace(row.options, **{**found.options, **own})
     return replace(row, eta=size * row.eta, gamma=gamma, steps=min(row.steps, found.steps), options=options)

@@ -162,7 +162,7 @@ def test_presets(dataset: str, solver: str, priors: dict[str, Prior]) -> None:
     fast, draft = (at_speed(row, speed, solver, priors[solver]) for speed in ("fast", "draft"))
     assert fast.steps == min(100, row.steps) and draft.steps <= 50
     assert (fast.s, fast.layers) == (row.s, row.layers)
-    assert draft.options.spacing == ("cubic" if solver == "psld" else "quadratic") and draft.eta > fast.eta
+    assert draft.options.spacing == ("quartic" if solver == "psld" else "quadratic") and draft.eta > fast.eta
     if dataset == "natural":
         assert fast == row  # its own steps are no more than 100, and limited
     else:

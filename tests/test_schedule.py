@@ -48,7 +48,7 @@ def test_any_number_of_steps(steps: int) -> None:
         assert schedule.timesteps[0] >= 0 and schedule.timesteps[-1] <= 1000
 
 
-@pytest.mark.parametrize("spacing", ["quadratic", "cubic"])
+@pytest.mark.parametrize("spacing", ["quadratic", "quartic"])
 @pytest.mark.parametrize("steps", [1, 2, 27, 100, 999, 1000])
 def test_spread_spacings_visit_each_timestep_once_and_small_ones_more(steps: int, spacing: str) -> None:
     for make, betas in ((Schedule.ddpm, "linear"), (Schedule.ddim, "scaled_linear")):
@@ -61,7 +61,7 @@ def test_spread_spacings_visit_each_timestep_once_and_small_ones_more(steps: int
 
 def test_spread_spacings_follow_their_powers() -> None:
     assert spread_timesteps(11, "quadratic") == [0, 10, 40, 90, 160, 250, 360, 490, 639, 809, 999]
-    assert spread_timesteps(11, "cubic") == [0, 1, 8, 27, 64, 125, 216, 343, 511, 728, 999]
+    assert spread_timesteps(11, "quartic") == [0, 1, 2, 8, 26, 62, 129, 240, 409, 655, 999]
 
 
 @pytest.mark.parametrize("steps", [0, 1001, -3, 2.5, True])

@@ -147,8 +147,8 @@ def test_presets_and_what_is_given_in_place_of_them(here: Path) -> None:
     assert exact == resolved(["--speed", "exact"])
     assert fast["steps"] == 100 and draft["steps"] <= 50 and draft["encode_interval"] > 1
     assert exact["eta"] < fast["eta"] < draft["eta"] and fast["gamma"] == pytest.approx(0.1 * fast["eta"])
-    assert (fast["speed"], fast["spacing"], fast["step_scaling"]) == ("fast", "cubic", "sqrt_abar")
-    assert exact["renoise_prediction"] and not fast["renoise_prediction"] and fast["encode"] == "mode"
+    assert (fast["speed"], fast["spacing"], fast["step_scaling"]) == ("fast", "quartic", "constant")
+    assert exact["renoise_prediction"] and not fast["renoise_prediction"]
     given = resolved(["--speed", "draft", "--steps", "40", "--eta", "3", "--encode-interval", "1", "--spacing", "even"])
     assert (given["steps"], given["eta"], given["encode_interval"], given["spacing"]) == (40, 3.0, 1, "even")
     assert given["gamma"] != draft["gamma"] and given["gamma"] > 0.1  # the table's, brought to this chain

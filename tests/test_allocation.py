@@ -1,10 +1,12 @@
-"""Memory that tensors have left stays with the process while pictures are small, and goes back otherwise."""
+"""Memory that tensors have left stays with the process while pictures are small; it comes in large pages."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,30 @@ def test_freed_memory_is_used_again_for_pictures_of_up_to_256_px() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     large, kept, low_memory = map(int, done.stdout.split())
     assert kept < large / 10 and kept < low_memory / 10
+
+
+HUGE = """
+import pag_inverse.cli, torch
+x = torch.ones(2**26)  # 256 MiB
+rollup = open("/proc/self/smaps_rollup").read()
+print(rollup.split("AnonHugePages:")[1].split()[0])
+"""
+
+
+def huge_pages(**environment: str) -> int:
+    """KiB of large pages in a command's process that holds a tensor of 256 MiB."""
+    rest = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, check=True,
+                          env=rest | environment)  # fmt: skip
+    return int(done.stdout)
+
+
+def advised() -> bool:
+    found = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return found.exists() and "[madvise]" in found.read_text() and Path("/proc/self/smaps_rollup").exists()
+
+
+@pytest.mark.skipif(not advised(), reason="the system gives no large pages on request")
+def test_commands_ask_for_large_pages_unless_told_not_to() -> None:
+    assert huge_pages() > 100 * 2**10  # the system may be short of them
+    assert huge_pages(THP_MEM_ALLOC_ENABLE="0") < 50 * 2**10

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import make_noise, make_operator
-from pag_inverse.allocation import KEPT_PIXELS, keep_freed_memory, return_freed_memory
+from pag_inverse.allocation import KEPT_PIXELS, allow_huge_pages, keep_freed_memory, return_freed_memory
 from pag_inverse.attention import perturbed_twin
 from pag_inverse.cli.benchmark_case import ARCHITECTURES, Case
 from pag_inverse.config import load_task
@@ -161,9 +161,10 @@ class Bench:
         return torch.cat([self.operator.forward(x).flatten(1), self.operator.project(x, self.y).flatten(1)], dim=1)
 
     def published(self) -> Tensor:
-        """One step as the published programs write it: two passes with a graph, no parameter frozen, and freed memory
-        goes where the C library puts it unless told otherwise."""
+        """One step as the published programs write it: two passes with a graph, no parameter frozen, and memory
+        comes and goes as the C library and the system do it unless told otherwise."""
         keep = self._keeps and return_freed_memory()
+        allow_huge_pages(False)
         for network in self.prior.networks():
             network.requires_grad_(True)
         try:
@@ -171,6 +172,7 @@ class Bench:
         finally:
             for network in self.prior.networks():
                 network.requires_grad_(False)
+            allow_huge_pages(True)
             if keep:
                 keep_freed_memory()
 

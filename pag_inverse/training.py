@@ -93,10 +93,10 @@ def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[
 def eps_objective(abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None = None) -> Objective:
     """E w(t) ||eps - eps_theta(sqrt(abar) x0 + sqrt(1 - abar) eps, t)||^2; on latents with `encode`.
 
-    t = 1000 u^1.5 for u uniform, since restorations are decided where pictures show; w = min(sigma, 4) for
+    t = 1000 u^1.5 for u uniform, since restorations are decided where pictures show; w = min(sigma, 100) for
     sigma^2 = (1 - abar) / abar: on photographs the error of eps falls as 1 / sigma, so every level weighs alike.
     """
-    weights = ((1 - abar) / abar).sqrt().clamp(max=4.0)
+    weights = ((1 - abar) / abar).sqrt().clamp(max=100.0)
 
     def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
         z = x if encode is None else encode(x, generator)

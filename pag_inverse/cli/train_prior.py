@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = ("pixel", "autoencoder", "latent")
 BETAS = {"pixel": ("linear", 1e-4, 0.02), "latent": ("scaled_linear", 0.00085, 0.012)}
-EPS_LOSS = "squared error of the predicted eps times min(sigma, 4), t = 1000 u^1.5 for u uniform"
+EPS_LOSS = "squared error of the predicted eps times min(sigma, 100), t = 1000 u^1.5 for u uniform"
 OBJECTIVES = {
     "pixel": f"{EPS_LOSS}; linear betas 1e-4 to 0.02",
     "latent": f"{EPS_LOSS}; scaled-linear betas 0.00085 to 0.012",

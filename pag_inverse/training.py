@@ -43,6 +43,7 @@ class TrainSettings:
     precision: str
     betas: str
     init: str | None
+    sigma_limit: float = 4.0
 
 
 class Crops:
@@ -90,13 +91,16 @@ def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[
     return [f for i, f in enumerate(files) if i % every], files[::every]
 
 
-def eps_objective(abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None = None) -> Objective:
+def eps_objective(
+    abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None = None, sigma_limit: float = 4.0
+) -> Objective:
     """E w(t) ||eps - eps_theta(sqrt(abar) x0 + sqrt(1 - abar) eps, t)||^2; on latents with `encode`.
 
-    t = 1000 u^1.5 for u uniform, since restorations are decided where pictures show; w = min(sigma, 100) for
-    sigma^2 = (1 - abar) / abar: on photographs the error of eps falls as 1 / sigma, so every level weighs alike.
+    t = 1000 u^1.5 for u uniform, since restorations are decided where pictures show;
+    w = min(sigma, sigma_limit) for sigma^2 = (1 - abar) / abar: on photographs the error of eps falls as 1 / sigma, so
+    every level up to the limit weighs alike.
     """
-    weights = ((1 - abar) / abar).sqrt().clamp(max=100.0)
+    weights = ((1 - abar) / abar).sqrt().clamp(max=sigma_limit)
 
     def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
         z = x if encode is None else encode(x, generator)
@@ -312,11 +316,11 @@ class Trainer:
             return False
         state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
         now = asdict(self.settings)
-        other = [k for k, v in now.items() if state["settings"][k] != v]
+        other = [k for k, v in now.items() if state["settings"].get(k) != v]
         if other:
             raise ValueError(
                 f"{self.folder} was trained with other settings: "
-                + ", ".join(f"{k} {state['settings'][k]!r} (now {now[k]!r})" for k in other)
+                + ", ".join(f"{k} {state['settings'].get(k)!r} (now {now[k]!r})" for k in other)
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

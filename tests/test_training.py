@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -20,7 +21,7 @@ from pag_inverse.cli import train_prior as command
 from pag_inverse.cli.strips import draw_strip
 from pag_inverse.images import bundled_photograph, prepare, write_png
 from pag_inverse.priors import architectures
-from pag_inverse.training import Crops, Trainer, TrainSettings, validate_autoencoder
+from pag_inverse.training import Crops, Trainer, TrainSettings, eps_objective, validate_autoencoder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_prior.py"
 
@@ -153,6 +154,18 @@ def test_the_autoencoder_starts_from_something_that_reconstructs(photographs: Pa
         assert validate(architectures.autoencoder())["psnr"] > 18
 
 
+@pytest.mark.parametrize(("limit", "weight"), [(4.0, 4.0), (100.0, 10.0)])
+def test_strong_noise_weighs_as_its_sigma_up_to_the_limit(limit: float, weight: float) -> None:
+    """A network that says nothing errs by eps^2, 1 in the mean; sigma is 10 where abar is 1/101."""
+
+    def silent(x: torch.Tensor, t: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=torch.zeros_like(x))
+
+    objective = eps_objective(torch.full((1000,), 1 / 101), sigma_limit=limit)
+    loss = objective(silent, torch.zeros(4, 3, 64, 64), torch.Generator().manual_seed(0))
+    assert float(loss) == pytest.approx(weight, rel=0.03)
+
+
 def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
     files = sorted(photographs.iterdir())
     crops = Crops(files, ((32, 0.5), (64, 0.5)), batch=4, seed=3)
@@ -173,6 +186,7 @@ def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
         (["--crops", "512:1"], "512 pixels"),
         (["--steps", "0"], "at least 1"),
         (["--init", str(SCRIPT)], "--init"),
+        (["--sigma-limit", "0"], "above 0"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KINDS = ("pixel", "autoencoder", "latent")
 BETAS = {"pixel": ("linear", 1e-4, 0.02), "latent": ("scaled_linear", 0.00085, 0.012)}
-EPS_LOSS = "squared error of the predicted eps times min(sigma, 100), t = 1000 u^1.5 for u uniform"
+EPS_LOSS = "squared error of the predicted eps times min(sigma, {limit:g}), t = 1000 u^1.5 for u uniform"
 OBJECTIVES = {
     "pixel": f"{EPS_LOSS}; linear betas 1e-4 to 0.02",
     "latent": f"{EPS_LOSS}; scaled-linear betas 0.00085 to 0.012",
@@ -53,6 +53,7 @@ def parser() -> Parser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     p.add_argument("--kl-weight", type=float, default=1e-4, help="weight of the KL term (kind autoencoder)")
+    p.add_argument("--sigma-limit", type=float, default=4.0, help="the loss is weighted by min(sigma, this)")
     p.add_argument("--init", type=Path, help="safetensors to start from")
     p.add_argument("--card-note", help="a sentence for the model card: what the pictures are, and their licence")
     p.add_argument("--device", default="cpu")
@@ -82,6 +83,8 @@ def settings_of(args: argparse.Namespace) -> TrainSettings:
     for name in ("steps", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+    if not args.sigma_limit > 0:
+        raise ValueError(f"--sigma-limit is {args.sigma_limit}; it must be above 0")
     if not args.data.is_dir():
         raise ValueError(f"--data {args.data} is no folder")
     if (args.autoencoder is None) == (args.kind == "latent"):
@@ -98,6 +101,7 @@ def settings_of(args: argparse.Namespace) -> TrainSettings:
         args.precision,
         BETAS[args.kind][0] if args.kind in BETAS else "",
         str(args.init) if args.init else None,
+        args.sigma_limit,
     )
 
 
@@ -203,7 +207,7 @@ def wire(
     load_init(model, args.init)
     return (
         model,
-        training.eps_objective(abar, encode),
+        training.eps_objective(abar, encode, settings.sigma_limit),
         training.validate_eps(held_out, side, abar, encode, device),
     )
 
@@ -287,7 +291,7 @@ def model_card(trainer: Trainer, args: argparse.Namespace) -> str:
         f"{s.steps} steps of up to {s.batch} crops, AdamW at {s.learning_rate:g} with {s.warmup} steps of warm-up and "
         f"a linear decay over the last quarter, averaged weights ({s.ema:g}), {s.precision}.",
         f"Started from {'earlier weights' if s.init else 'random weights'}.",
-        f"Objective: {OBJECTIVES[s.kind]}.",
+        f"Objective: {OBJECTIVES[s.kind].format(limit=s.sigma_limit)}.",
         f"Held-out pictures at the end: {', '.join(f'{k} {v:.4g}' for k, v in found.items()) or 'not measured'}.",
         *([args.card_note] if args.card_note else []),
     ]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pag_inverse.images import SUFFIXES, read_image, to_uint8
@@ -44,21 +45,28 @@ class TrainSettings:
     betas: str
     init: str | None
     sigma_limit: float = 4.0
+    recolour: float = 0.0
 
 
 class Crops:
     """Random crops with flips at native scale, held in memory as uint8; batch k depends on (seed, k) only.
 
     Of several processes each has crops of its own, of one side. A batch holds `batch` crops of the smallest side; of
-    a larger side as many as have the same number of pixels.
+    a larger side as many as have the same number of pixels. A share `recolour` of them gets other colours.
     """
 
     def __init__(
-        self, files: list[Path], crops: tuple[tuple[int, float], ...], batch: int, seed: int, rank: int = 0
+        self,
+        files: list[Path],
+        crops: tuple[tuple[int, float], ...],
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        recolour: float = 0.0,
     ) -> None:
         self.sides = [side for side, _ in crops]
         self.shares = np.cumsum([share for _, share in crops]) / sum(share for _, share in crops)
-        self.batch, self.seed, self.rank = batch, seed, rank
+        self.batch, self.seed, self.rank, self.recolour = batch, seed, rank, recolour
         pictures = [to_uint8(np.asarray(read_image(file))) for file in files]
         self.pictures = [p for p in pictures if min(p.shape[:2]) >= max(self.sides)]
         if not self.pictures:
@@ -79,7 +87,19 @@ class Crops:
         crop = picture[top : top + side, left : left + side]
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
+        if self.recolour and rng.random() < self.recolour:
+            crop = other_colours(crop, rng)
         return torch.from_numpy(crop.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1.0)
+
+
+def other_colours(crop: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """A crop (H, W, 3), 0 to 255, with its channels permuted and its saturation raised 1 to 4 times, clipped.
+
+    Photographs seldom hold smooth areas of saturated colours: a network that has not seen them draws texture there.
+    """
+    permuted = crop[..., rng.permutation(3)].astype(np.float32)
+    grey = permuted.mean(-1, keepdims=True)
+    return np.clip(grey + 4.0 ** rng.random() * (permuted - grey), 0, 255)
 
 
 def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[Path]]:

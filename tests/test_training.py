@@ -176,6 +176,20 @@ def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
     assert not np.array_equal(crops(2), crops(3))
 
 
+def test_recoloured_crops_have_the_same_grey_and_more_colour(tmp_path: Path) -> None:
+    picture = np.empty((32, 32, 3), np.uint8)
+    picture[:] = (120, 130, 140)
+    PIL.Image.fromarray(picture).save(tmp_path / "blueish.png")
+    data = Crops([tmp_path / "blueish.png"], ((32, 1.0),), batch=64, seed=0, recolour=0.5)
+    colours = (data(0)[..., 0, 0] + 1) * 127.5
+    spread = colours.amax(1) - colours.amin(1)
+    plain = (colours == torch.tensor([120.0, 130.0, 140.0])).all(1)
+    assert 0.3 < plain.float().mean() < 0.7
+    assert torch.allclose(colours.mean(1), torch.tensor(130.0), atol=0.01)
+    assert float(spread.min()) > 19.9 and 60 < float(spread.max()) <= 80
+    assert len({tuple(c.argsort().tolist()) for c in colours}) == 6  # every order of the channels
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -187,6 +201,7 @@ def test_crops_depend_on_seed_and_step_alone(photographs: Path) -> None:
         (["--steps", "0"], "at least 1"),
         (["--init", str(SCRIPT)], "--init"),
         (["--sigma-limit", "0"], "above 0"),
+        (["--recolour", "1.5"], "0 to 1"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -54,6 +54,9 @@ def parser() -> Parser:
     p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     p.add_argument("--kl-weight", type=float, default=1e-4, help="weight of the KL term (kind autoencoder)")
     p.add_argument("--sigma-limit", type=float, default=4.0, help="the loss is weighted by min(sigma, this)")
+    p.add_argument(
+        "--recolour", type=float, default=0.0, metavar="SHARE", help="crops whose colours are permuted and saturated"
+    )
     p.add_argument("--init", type=Path, help="safetensors to start from")
     p.add_argument("--card-note", help="a sentence for the model card: what the pictures are, and their licence")
     p.add_argument("--device", default="cpu")
@@ -85,6 +88,8 @@ def settings_of(args: argparse.Namespace) -> TrainSettings:
             raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
     if not args.sigma_limit > 0:
         raise ValueError(f"--sigma-limit is {args.sigma_limit}; it must be above 0")
+    if not 0 <= args.recolour <= 1:
+        raise ValueError(f"--recolour is {args.recolour}; it must be 0 to 1")
     if not args.data.is_dir():
         raise ValueError(f"--data {args.data} is no folder")
     if (args.autoencoder is None) == (args.kind == "latent"):
@@ -102,6 +107,7 @@ def settings_of(args: argparse.Namespace) -> TrainSettings:
         BETAS[args.kind][0] if args.kind in BETAS else "",
         str(args.init) if args.init else None,
         args.sigma_limit,
+        args.recolour,
     )
 
 
@@ -123,7 +129,7 @@ def train(args: argparse.Namespace, settings: TrainSettings) -> None:
 
     rank, device = join_processes(args.device)
     training, held_out = split_held_out(args.data)
-    data = Crops(training, settings.crops, settings.batch, settings.seed, rank)
+    data = Crops(training, settings.crops, settings.batch, settings.seed, rank, settings.recolour)
     torch.manual_seed(args.seed)  # the initial weights; everything later has generators of its own
     model, objective, validate = wire(args, settings, held_out, device)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -283,6 +289,8 @@ def model_card(trainer: Trainer, args: argparse.Namespace) -> str:
     s = trainer.settings
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     crops = ", ".join(f"{share:.0%} of the batches at {side} px" for side, share in s.crops)
+    if s.recolour:
+        crops += f"; {s.recolour:.0%} of the crops with permuted channels and up to 4 times the saturation"
     found = trainer.last_validation()
     lines = [f"# A {s.kind} network for pag_inverse", ""]
     lines += [f"{parameters:.2f} M parameters, trained with `scripts/train_prior.py --kind {s.kind}`."]

@@ -156,18 +156,21 @@ class Diverged(ValueError):
 
 
 class Watch:
-    """Told every loss; raises Diverged where the mean of the last 50 is five times the lowest such mean so far."""
+    """Told every loss; raises Diverged where the mean of the last 200 is 1.6 times the lowest such mean so far.
+
+    A network can lose half of what it knows within twenty steps and stay so: the loss doubles and no more.
+    """
 
     def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=50)
+        self.recent: deque[float] = deque(maxlen=200)
         self.lowest = math.inf
 
     def __call__(self, loss: float, step: int) -> None:
         self.recent.append(loss)
-        if len(self.recent) < 50:
+        if len(self.recent) < 200:
             return
         mean = float(np.mean(self.recent))
-        if not mean <= 5 * self.lowest:
+        if not mean <= 1.6 * self.lowest:
             raise Diverged(f"training has diverged at step {step}: the loss was {self.lowest:.3g} and is {mean:.3g}")
         self.lowest = min(self.lowest, mean)
 

@@ -339,11 +339,12 @@ class Trainer:
             return False
         state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
         now = asdict(self.settings)
-        other = [k for k, v in now.items() if state["settings"].get(k) != v]
+        then = asdict(TrainSettings(**state["settings"]))  # settings that came later had their defaults
+        other = [k for k, v in now.items() if then[k] != v]
         if other:
             raise ValueError(
                 f"{self.folder} was trained with other settings: "
-                + ", ".join(f"{k} {state['settings'].get(k)!r} (now {now[k]!r})" for k in other)
+                + ", ".join(f"{k} {then[k]!r} (now {now[k]!r})" for k in other)
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

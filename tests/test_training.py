@@ -219,3 +219,12 @@ def test_other_settings_in_the_same_folder(
     assert command.main(arguments("autoencoder", photographs, tmp_path / "run", steps=2)) == 0
     assert command.main([*arguments("autoencoder", photographs, tmp_path / "run", steps=2), "--seed", "9"]) == 2
     assert "seed 0 (now 9)" in capsys.readouterr().err
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(photographs: Path, tmp_path: Path) -> None:
+    assert command.main(arguments("autoencoder", photographs, tmp_path / "run", steps=2)) == 0
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    del state["settings"]["recolour"]
+    torch.save(state, tmp_path / "run" / "state.pt")
+    assert command.main(arguments("autoencoder", photographs, tmp_path / "run", steps=2)) == 0
+    assert command.main([*arguments("autoencoder", photographs, tmp_path / "run", steps=2), "--recolour", "0.5"]) == 2

@@ -124,6 +124,8 @@ def test_two_processes_train_one_model(photographs: Path, tmp_path: Path) -> Non
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
     assert any(not torch.equal(two[k], one[k]) for k in one)  # the second one's crops count
     assert (tmp_path / "two" / "vae" / "config.json").exists()
+    assert "in each of 2 processes" in (tmp_path / "two" / "README.md").read_text()
+    assert "processes" not in (tmp_path / "one" / "README.md").read_text()
 
 
 def test_of_several_processes_each_has_crops_of_its_own_and_one_side(photographs: Path) -> None:

@@ -291,13 +291,14 @@ def model_card(trainer: Trainer, args: argparse.Namespace) -> str:
     crops = ", ".join(f"{share:.0%} of the batches at {side} px" for side, share in s.crops)
     if s.recolour:
         crops += f"; {s.recolour:.0%} of the crops with permuted channels and up to 4 times the saturation"
+    processes = f" in each of {trainer.world} processes" if trainer.world > 1 else ""
     found = trainer.last_validation()
     lines = [f"# A {s.kind} network for pag_inverse", ""]
     lines += [f"{parameters:.2f} M parameters, trained with `scripts/train_prior.py --kind {s.kind}`."]
     lines += [
         f"Data: {len(trainer.data.pictures)} pictures; random crops with flips, {crops}.",
-        f"{s.steps} steps of up to {s.batch} crops, AdamW at {s.learning_rate:g} with {s.warmup} steps of warm-up and "
-        f"a linear decay over the last quarter, averaged weights ({s.ema:g}), {s.precision}.",
+        f"{s.steps} steps of up to {s.batch} crops{processes}, AdamW at {s.learning_rate:g} with {s.warmup} steps of "
+        f"warm-up and a linear decay over the last quarter, averaged weights ({s.ema:g}), {s.precision}.",
         f"Started from {'earlier weights' if s.init else 'random weights'}.",
         f"Objective: {OBJECTIVES[s.kind].format(limit=s.sigma_limit)}.",
         f"Held-out pictures at the end: {', '.join(f'{k} {v:.4g}' for k, v in found.items()) or 'not measured'}.",

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pag_inverse.config import load_task
-    from pag_inverse.guidance import NoGuidance, PerturbedAttentionGuidance
+    from pag_inverse.settings.files import load_task
+    from pag_inverse.guidance.guidance import NoGuidance, PerturbedAttentionGuidance
     from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
-    from pag_inverse.rescaling import at_speed
-    from pag_inverse.restoration import RestorationResult, solve
+    from pag_inverse.solvers.step_sizes import at_speed
+    from pag_inverse.restoration.loop import RestorationResult, solve
     from pag_inverse.solvers import DPS, PSLD, Solver, make_solver
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 import sys
 
-from pag_inverse.cli.evidence import main
+from pag_inverse.cli.compare import main
 
 if __name__ == "__main__":
     sys.exit(main())

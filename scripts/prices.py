@@ -2,7 +2,7 @@
 
 import sys
 
-from pag_inverse.cli.prices import main
+from pag_inverse.cli.ablate import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pag_inverse.priors import LatentPrior, PixelPrior, load_prior
-from pag_inverse.priors.checkpoints import load_model
+from pag_inverse.priors.checkpoints.files import load_model
 from pag_inverse.schedule import BETAS
 
 DATA = Path(__file__).parent / "data"

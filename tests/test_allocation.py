@@ -12,7 +12,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from pag_inverse.allocation import settle_freed_memory
+from pag_inverse.runtime.allocation import settle_freed_memory
 torch.set_num_threads(1)
 
 def faults():

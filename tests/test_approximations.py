@@ -12,15 +12,15 @@ from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, PixelPrior, at_speed, load_task, solve
-from pag_inverse.guidance import Guidance, NoGuidance
+from pag_inverse.guidance.guidance import Guidance, NoGuidance
 from pag_inverse.priors import Prior
-from pag_inverse.rescaling import lasting_moves, rescaled
-from pag_inverse.restoration import RestorationResult
+from pag_inverse.solvers.step_sizes import lasting_moves, rescaled
+from pag_inverse.restoration.loop import RestorationResult
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import Hyperparameters, SolverOptions
+from pag_inverse.settings.tables import Hyperparameters, SolverOptions
 from pag_inverse.solvers import Solver, make_solver
-from pag_inverse.solvers.data_step import every, gradient_weight
-from pag_inverse.speed import SPEEDS, preset
+from pag_inverse.solvers.data_term import every, gradient_weight
+from pag_inverse.settings.presets import SPEEDS, preset
 
 SHAPE = (3, 32, 32)
 LAYER = "mid_block.attentions.0"

@@ -10,8 +10,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, PAGIdentitySelfAttnProcessor2_0
 
 from pag_inverse import LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior
-from pag_inverse.attention import IdentitySelfAttention, perturbed_twin
-from pag_inverse.prefix import completed_before
+from pag_inverse.guidance.perturbation import IdentitySelfAttention, perturbed_twin
+from pag_inverse.guidance.prefix import completed_before
 from pag_inverse.schedule import BETAS
 
 LAYER = "down_blocks.2.attentions.0"

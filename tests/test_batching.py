@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pag_inverse import batching
-from pag_inverse.batching import TensorMemory, largest_batch, split_where_full
+from pag_inverse.runtime import batching
+from pag_inverse.runtime.batching import TensorMemory, largest_batch, split_where_full
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 8, 11, 64])

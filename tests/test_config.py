@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import operators
-from pag_inverse import config
-from pag_inverse.config import (
+from pag_inverse.settings import files as config
+from pag_inverse.settings.files import (
     DATASETS,
     PRIORS,
     SOLVERS,

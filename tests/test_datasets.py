@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pag_inverse.datasets import find_images, pick_split
-from pag_inverse.shards import FolderLock, Processes, held_beside
+from pag_inverse.data.datasets import find_images, pick_split
+from pag_inverse.runtime.processes import FolderLock, Processes, held_beside
 
 
 def touch(root: Path, *names: str) -> Path:

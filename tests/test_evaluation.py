@@ -10,13 +10,13 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pag_inverse.distribution import Inception, cached_features, distances, frechet_distance
-from pag_inverse.evaluation import Instruments, Metric, compare, read_scores, score_cell, summarise
-from pag_inverse.images import bundled_photograph, prepare, to_uint8
-from pag_inverse.metrics import psnr, ssim
-from pag_inverse.perceptual import Lpips, Unavailable
-from pag_inverse.saved import SavedCell, png
-from pag_inverse.statistics import bootstrap_interval
+from pag_inverse.metrics.distribution import Inception, cached_features, distances, frechet_distance
+from pag_inverse.evaluation.scores import Instruments, Metric, compare, read_scores, score_cell, summarise
+from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
+from pag_inverse.metrics.paired import psnr, ssim
+from pag_inverse.metrics.perceptual import Lpips, Unavailable
+from pag_inverse.storage.saved import SavedCell, png
+from pag_inverse.metrics.statistics import bootstrap_interval
 
 RNG = np.random.default_rng(0)
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pag_inverse import images, pictures
-from pag_inverse.images import (
+from pag_inverse.data import images
+from pag_inverse.reports import figures as pictures
+from pag_inverse.data.images import (
     BUNDLED,
     bundled_photograph,
     from_uint8,
@@ -26,7 +27,7 @@ from pag_inverse.images import (
     write_png,
     write_whole,
 )
-from pag_inverse.pictures import comparison, error_map, residual_curve
+from pag_inverse.reports.figures import comparison, error_map, residual_curve
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)

@@ -85,7 +85,7 @@ def test_every_package_is_listed():
 def test_it_runs_from_an_empty_folder(installed, tmp_path):
     code = """
 import operators, pag_inverse
-from pag_inverse.config import PRIORS, load_prior_config, load_task
+from pag_inverse.settings.files import PRIORS, load_prior_config, load_task
 print(pag_inverse.__file__, operators.__file__, sep="\\n")
 print(load_task("motion_deblur", "ffhq", "psld", image_size=512, pag=True).hyperparameters.gamma)
 print([load_prior_config(name).name for name in PRIORS])

@@ -16,11 +16,11 @@ from torch import Tensor
 from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, MotionBlur, NoNoise, Operator
 from pag_inverse import DPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Solver, solve
 from pag_inverse.priors.base import Prior
-from pag_inverse.rescaling import lasting_moves, rescaled
+from pag_inverse.solvers.step_sizes import lasting_moves, rescaled
 from pag_inverse.schedule import BETAS, Floats
-from pag_inverse.settings import Hyperparameters, SolverOptions
+from pag_inverse.settings.tables import Hyperparameters, SolverOptions
 from pag_inverse.solvers import StepOutput, make_solver
-from pag_inverse.streams import batch_draw, operator_rng, stream_seed
+from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 
 SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.05)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pag_inverse.metrics import sharpness
-from pag_inverse.statistics import estimate, paired_difference
+from pag_inverse.metrics.paired import sharpness
+from pag_inverse.metrics.statistics import estimate, paired_difference
 
 
 def test_the_interval_is_the_t_test_s():

@@ -18,10 +18,10 @@ from diffusers import UNet2DModel
 
 from pag_inverse import load_prior
 from pag_inverse.cli import train_prior as command
-from pag_inverse.cli.strips import draw_strip
-from pag_inverse.images import bundled_photograph, prepare, write_png
-from pag_inverse.priors import architectures
-from pag_inverse.training import Crops, Trainer, TrainSettings, eps_objective, validate_autoencoder
+from pag_inverse.training.preview import draw_strip
+from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.training import networks as architectures
+from pag_inverse.training.trainer import Crops, Trainer, TrainSettings, eps_objective, validate_autoencoder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "train_prior.py"
 

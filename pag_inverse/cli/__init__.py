@@ -1,5 +1,5 @@
 """Command lines: one module a command; each parses, wires and calls."""
 
-from pag_inverse.allocation import ask_for_huge_pages
+from pag_inverse.runtime.allocation import ask_for_huge_pages
 
 ask_for_huge_pages()

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
-from pag_inverse.cli.benchmark_case import ARCHITECTURES, EMBEDDED_SOLVERS, Case
-from pag_inverse.cli.benchmark_table import curve, summary, table
-from pag_inverse.config import TASKS
-from pag_inverse.images import write_whole
-from pag_inverse.settings import PRECISIONS
+from pag_inverse.benchmark.case import ARCHITECTURES, EMBEDDED_SOLVERS, Case
+from pag_inverse.benchmark.table import curve, summary, table
+from pag_inverse.settings.files import TASKS
+from pag_inverse.data.images import write_whole
+from pag_inverse.settings.tables import PRECISIONS
 
 EXAMPLES = """examples:
   the embedded priors:

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from pag_inverse.cli.arguments import Parser, batch_size, fail
-from pag_inverse.cli.plans import SUITES, make_plan
+from pag_inverse.evaluation.plans import SUITES, make_plan
 from pag_inverse.cli.solve import add_approximations, add_checkpoint, add_row, add_speed, add_variants
-from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.datasets import FIRST_1K, KINDS
-from pag_inverse.shards import Processes
+from pag_inverse.settings.files import DATASETS, PRIORS, SOLVERS, TASKS
+from pag_inverse.data.datasets import FIRST_1K, KINDS
+from pag_inverse.runtime.processes import Processes
 
 EXAMPLES = """examples:
   Table 8 of the paper, DPS on FFHQ, on eight GPUs:
@@ -108,15 +108,15 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and not path.is_file():
             raise ValueError(f"{path}: no such file")
     if args.compare is not None:
-        from pag_inverse.cli.scoring import print_comparison
+        from pag_inverse.evaluation.scoring import print_comparison
 
         return print_comparison(args.compare[0], args.compare[1], args.lpips_net)
     if args.metrics_only is not None:
-        from pag_inverse.cli.scoring import score_again
+        from pag_inverse.evaluation.scoring import score_again
 
         return score_again(args.metrics_only, args)
     plan, processes = make_plan(args), Processes.of(os.environ)
-    from pag_inverse.cli.sampling import evaluate  # torch comes in here, after the arguments were found good
+    from pag_inverse.evaluation.run import evaluate  # torch comes in here, after the arguments were found good
 
     return evaluate(plan, processes, args)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pag_inverse.cli.arguments import Parser, fail
-from pag_inverse.config import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
-from pag_inverse.settings import PRECISIONS, SPACINGS, STEP_LIMITS, STEP_SCALINGS, VARIANCES
+from pag_inverse.settings.files import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, Hyperparameters, SolverOptions, load_task
+from pag_inverse.settings.tables import PRECISIONS, SPACINGS, STEP_LIMITS, STEP_SCALINGS, VARIANCES
 
 EXAMPLES = """examples:
   python scripts/search.py --task gaussian_deblur --solver dps --data photographs --output runs/search --eta 5 10 20
@@ -106,10 +106,10 @@ def grid(args: argparse.Namespace) -> Iterator[Hyperparameters]:
 def search(args: argparse.Namespace, rows: list[Hyperparameters]) -> None:
     from tqdm import tqdm
 
-    from pag_inverse.cli import trials
-    from pag_inverse.json_lines import append_line, read_lines
+    from pag_inverse.experiments import trials
+    from pag_inverse.storage.json_lines import append_line, read_lines
     from pag_inverse.priors import load_prior
-    from pag_inverse.training import split_held_out
+    from pag_inverse.training.trainer import split_held_out
 
     training, _ = split_held_out(args.data)
     files = training[:: max(1, len(training) // args.pictures)][: args.pictures]
@@ -142,7 +142,7 @@ def describe(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(problem: Any, found: Any) -> dict[str, float]:
     """What is compared: single samples and the mean of all, averaged over the pictures."""
-    from pag_inverse.cli import trials
+    from pag_inverse.experiments import trials
 
     singles = [trials.scores(problem, x) for x in found.samples]
     together = trials.scores(problem, found.samples.mean(dim=0))

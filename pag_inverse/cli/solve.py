@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from pag_inverse.cli.arguments import Parser, batch_size, fail
-from pag_inverse.cli.request import Request, resolve
-from pag_inverse.config import DATASETS, PRIORS, SOLVERS, TASKS
-from pag_inverse.settings import PARTS, PRECISIONS, PREDICTIONS, SPACINGS, STEP_LIMITS, VARIANCES
-from pag_inverse.speed import SPEEDS
+from pag_inverse.restoration.request import Request, resolve
+from pag_inverse.settings.files import DATASETS, PRIORS, SOLVERS, TASKS
+from pag_inverse.settings.tables import PARTS, PRECISIONS, PREDICTIONS, SPACINGS, STEP_LIMITS, VARIANCES
+from pag_inverse.settings.presets import SPEEDS
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:

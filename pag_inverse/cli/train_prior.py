@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pag_inverse.training import Objective, Trainer, TrainSettings
+    from pag_inverse.training.trainer import Objective, Trainer, TrainSettings
 
 KINDS = ("pixel", "autoencoder", "latent")
 BETAS = {"pixel": ("linear", 1e-4, 0.02), "latent": ("scaled_linear", 0.00085, 0.012)}
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def settings_of(args: argparse.Namespace) -> TrainSettings:
-    from pag_inverse.training import TrainSettings
+    from pag_inverse.training.trainer import TrainSettings
 
     for name in ("steps", "batch"):
         if getattr(args, name) < 1:
@@ -125,7 +125,7 @@ def parse_crops(text: str) -> tuple[tuple[int, float], ...]:
 def train(args: argparse.Namespace, settings: TrainSettings) -> None:
     import torch
 
-    from pag_inverse.training import Crops, Diverged, Trainer, split_held_out
+    from pag_inverse.training.trainer import Crops, Diverged, Trainer, split_held_out
 
     rank, device = join_processes(args.device)
     training, held_out = split_held_out(args.data)
@@ -179,7 +179,7 @@ def leave_processes() -> None:
 
 def strip_of(args: argparse.Namespace, held_out: list[Path]) -> Callable[[Any, int], dict[str, float]]:
     """What draws a strip of samples and restorations into the run's folder."""
-    from pag_inverse.cli.strips import draw_strip
+    from pag_inverse.training.preview import draw_strip
 
     def strip(model: Any, step: int) -> dict[str, float]:
         return draw_strip(model, args.kind, args.autoencoder, held_out, args.output / f"strip_{step:07d}.png")
@@ -194,8 +194,8 @@ def wire(
     import numpy as np
     import torch
 
-    from pag_inverse import training
-    from pag_inverse.priors import architectures
+    from pag_inverse.training import trainer as training
+    from pag_inverse.training import networks as architectures
     from pag_inverse.schedule import BETAS as SCHEDULES
 
     side = max(side for side, _ in settings.crops)
@@ -257,7 +257,7 @@ def write_weights(trainer: Trainer, args: argparse.Namespace) -> None:
     """The averaged weights, in half precision and diffusers' layout, with a scheduler and a model card beside them."""
     from diffusers import DDPMScheduler
 
-    from pag_inverse.images import write_whole
+    from pag_inverse.data.images import write_whole
 
     model: Any = trainer.model
     model.load_state_dict(trainer.ema.shadow)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pag_inverse.attention import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
-from pag_inverse.prefix import SharedPrefix
-from pag_inverse.priors.networks import frozen, network_dtype, run_network
+from pag_inverse.guidance.perturbation import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
+from pag_inverse.guidance.prefix import SharedPrefix
+from pag_inverse.priors.precision import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats, T
-from pag_inverse.settings import PREDICTIONS
-from pag_inverse.yaml_reader import check_choice
+from pag_inverse.settings.tables import PREDICTIONS
+from pag_inverse.settings.reader import check_choice
 
 Draw = Callable[[tuple[int, ...]], Tensor]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.priors.networks import frozen, network_dtype, run_network
+from pag_inverse.priors.precision import frozen, network_dtype, run_network
 from pag_inverse.schedule import Floats
 
 if TYPE_CHECKING:

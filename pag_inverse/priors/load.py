@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from pag_inverse.config import PRIORS, BetaConfig, PriorConfig, load_prior_config
-from pag_inverse.priors import checkpoints
+from pag_inverse.settings.files import PRIORS, BetaConfig, PriorConfig, load_prior_config
+from pag_inverse.priors.checkpoints import files as checkpoints
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.latent import LatentPrior
-from pag_inverse.priors.networks import check_compiler, place, precision_dtype, spare_memory
+from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
 from pag_inverse.priors.pixel import PixelPrior
 from pag_inverse.priors.quantised import QuantisedLatentPrior
 from pag_inverse.schedule import BETAS, Floats
-from pag_inverse.settings import PREDICTIONS
-from pag_inverse.yaml_reader import check_choice
+from pag_inverse.settings.tables import PREDICTIONS
+from pag_inverse.settings.reader import check_choice
 
 EMBEDDED = Path(__file__).parent
 TORCH_FILES = (".pt", ".pth", ".ckpt", ".safetensors")
@@ -131,7 +131,7 @@ def _load_path(path: Path, known: PriorConfig | None, config: Path | None, predi
     if path.is_file():
         if path.suffix not in TORCH_FILES:
             raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
-        from pag_inverse.priors import single_file
+        from pag_inverse.priors.checkpoints import stable_diffusion as single_file
 
         state = checkpoints.load_state(path)
         if single_file.is_latent_diffusion(state):
@@ -157,7 +157,7 @@ def _load_latent(path: Path, autoencoder: Path, known: PriorConfig | None, predi
     prompted = type(unet).__name__ == "UNet2DConditionModel"
     predicted = checkpoints.read_prediction(path, prediction)
     if predicted is None:
-        from pag_inverse.priors import single_file
+        from pag_inverse.priors.checkpoints import stable_diffusion as single_file
 
         predicted = single_file.stable_diffusion_prediction(path, unet) if prompted else "epsilon"
     empty = checkpoints.empty_prompt_embedding(path) if prompted else None

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pag_inverse.priors.base import Draw
 from pag_inverse.priors.latent import LatentPrior
-from pag_inverse.priors.networks import network_dtype, run_network
+from pag_inverse.priors.precision import network_dtype, run_network
 
 
 class QuantisedLatentPrior(LatentPrior):

@@ -1,6 +1,6 @@
 """Solvers, one algorithm a file: a new one is a subclass of `Solver` in its own file and a line in `make_solver`."""
 
-from pag_inverse.settings import Hyperparameters
+from pag_inverse.settings.tables import Hyperparameters
 from pag_inverse.solvers.base import Solver, StepOutput
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.psld import PSLD

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators import Noise, Operator
-from pag_inverse.guidance import Guidance
+from pag_inverse.guidance.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule
 

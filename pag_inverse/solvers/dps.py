@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from operators import Noise, Operator
-from pag_inverse.guidance import Guidance
+from pag_inverse.guidance.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import SolverOptions
+from pag_inverse.settings.tables import SolverOptions
 from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, norms
-from pag_inverse.solvers.data_step import Misfit, gradient_weight, step_scale
+from pag_inverse.solvers.data_term import Misfit, gradient_weight, step_scale
 
 # Of beta in a variance between beta-tilde and beta, as a learned one has it (Improved DDPM, equation 15).
 FIXED_FRACTIONS = {"fixed_small": 0.0, "fixed_middle": 0.5, "fixed_large": 1.0}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from operators import Noise, Operator
-from pag_inverse.guidance import Guidance
+from pag_inverse.guidance.guidance import Guidance
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import SolverOptions
+from pag_inverse.settings.tables import SolverOptions
 from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, norms
-from pag_inverse.solvers.data_step import Misfit, every, gradient_weight, step_scale
+from pag_inverse.solvers.data_term import Misfit, every, gradient_weight, step_scale
 
 
 class PSLD(Solver):

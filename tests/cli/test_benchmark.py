@@ -11,12 +11,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pag_inverse.cli import benchmark
-from pag_inverse.cli.benchmark_case import ARCHITECTURES
-from pag_inverse.cli.benchmark_steps import Bench
-from pag_inverse.cli.benchmark_table import curve, summary, table
-from pag_inverse.prefix import SharedPrefix
-from pag_inverse.priors import architectures
-from pag_inverse.settings import SolverOptions
+from pag_inverse.benchmark.case import ARCHITECTURES
+from pag_inverse.benchmark.steps import Bench
+from pag_inverse.benchmark.table import curve, summary, table
+from pag_inverse.guidance.prefix import SharedPrefix
+from pag_inverse.training import networks as architectures
+from pag_inverse.settings.tables import SolverOptions
 from pag_inverse.solvers import make_solver
 
 PARAMETERS = {"ffhq_adm": 93563910, "imagenet_adm": 552814086, "stable_diffusion_unet": 859520964,

@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from pag_inverse.cli import evaluate as command
-from pag_inverse.cli.plans import make_plan
-from pag_inverse.cli.report import PAPER, paper_figure
-from pag_inverse.images import bundled_photograph, prepare, write_png
-from pag_inverse.json_lines import append_line, read_lines
+from pag_inverse.evaluation.plans import make_plan
+from pag_inverse.evaluation.report import PAPER, paper_figure
+from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.storage.json_lines import append_line, read_lines
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 TASK = ["--dataset", "folder", "--root", "data", "--task", "gaussian_deblur", "--solver", "dps"]

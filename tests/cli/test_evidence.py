@@ -10,9 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from pag_inverse.cli import evidence, search
-from pag_inverse.images import BUNDLED, bundled_photograph, prepare, write_png
-from pag_inverse.json_lines import append_line, read_lines
+from pag_inverse.cli import search
+from pag_inverse.cli import compare as evidence
+from pag_inverse.data.images import BUNDLED, bundled_photograph, prepare, write_png
+from pag_inverse.storage.json_lines import append_line, read_lines
 
 
 @pytest.fixture

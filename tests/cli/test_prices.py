@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pag_inverse.cli import prices
-from pag_inverse.images import BUNDLED, bundled_photograph, prepare, write_png
-from pag_inverse.json_lines import read_lines
+from pag_inverse.cli import ablate as prices
+from pag_inverse.data.images import BUNDLED, bundled_photograph, prepare, write_png
+from pag_inverse.storage.json_lines import read_lines
 
 ARGS = ["--data", "data", "--output", "out", "--size", "64", "--pictures", "2", "--precision", "float32"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from operators import gaussian_kernel
 from pag_inverse.cli import solve as command
-from pag_inverse.images import bundled_photograph, prepare, write_png
+from pag_inverse.data.images import bundled_photograph, prepare, write_png
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "solve.py"
 QUICK = ["--size", "64", "--steps", "2"]
@@ -131,9 +131,9 @@ PRESET = ["--task", "gaussian_deblur", "--solver", "psld", "--dataset", "ffhq", 
 
 def resolved(args: list[str]) -> dict:
     """The settings that the manifest of a run would have, from its dry run."""
-    from pag_inverse.cli import wiring
-    from pag_inverse.cli.measurements import read_subjects
-    from pag_inverse.cli.request import resolve
+    from pag_inverse.restoration import recipe as wiring
+    from pag_inverse.restoration.subjects import read_subjects
+    from pag_inverse.restoration.request import resolve
 
     request = resolve(command.parser().parse_args([*PRESET, *args]))
     setup = wiring.wire(request)
@@ -259,7 +259,7 @@ def test_an_output_that_cannot_be_written(here: Path, capsys: pytest.CaptureFixt
 def test_ctrl_c_keeps_what_is_finished(
     photograph: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pag_inverse.cli import restore
+    from pag_inverse.restoration import run as restore
 
     (here / "two").mkdir()
     for name in ("a", "b"):
@@ -284,7 +284,7 @@ def test_ctrl_c_keeps_what_is_finished(
 def test_a_full_disk_is_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pag_inverse.cli import records
+    from pag_inverse.storage import records
 
     def full(path: object, content: object) -> None:
         raise OSError(28, "No space left on device", str(path))

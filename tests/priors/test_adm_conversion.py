@@ -10,9 +10,9 @@ import torch
 from diffusers import UNet2DModel
 
 from pag_inverse import PixelPrior, load_prior
-from pag_inverse.attention import perturbed_twin, self_attention_layers
-from pag_inverse.priors.adm import AdmLayout, read_layout, unet_config
-from pag_inverse.priors.checkpoints import load_state
+from pag_inverse.guidance.perturbation import perturbed_twin, self_attention_layers
+from pag_inverse.priors.checkpoints.adm import AdmLayout, read_layout, unet_config
+from pag_inverse.priors.checkpoints.files import load_state
 
 DATA = Path(__file__).parents[1] / "data"
 REAL = {

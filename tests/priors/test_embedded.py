@@ -10,10 +10,10 @@ from torch import Tensor
 
 from operators import GaussianNoise, MotionBlur, make_operator
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, Solver, load_prior, load_task, solve
-from pag_inverse.images import bundled_photograph, prepare
+from pag_inverse.data.images import bundled_photograph, prepare
 from pag_inverse.priors import load
 from pag_inverse.solvers import make_solver
-from pag_inverse.streams import batch_draw, operator_rng
+from pag_inverse.runtime.streams import batch_draw, operator_rng
 
 NAMES = ("pixel", "latent")
 

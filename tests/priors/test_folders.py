@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditi
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import PSLD, LatentPrior, NoGuidance, PixelPrior, load_prior, solve
-from pag_inverse.cli.picture_side import picture_side
+from pag_inverse.priors.checkpoints.picture_side import picture_side
 
 
 def unet(channels: int = 3) -> UNet2DModel:

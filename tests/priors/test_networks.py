@@ -18,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, LatentPrior, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
-from pag_inverse.batching import TensorMemory
-from pag_inverse.priors import architectures
+from pag_inverse.runtime.batching import TensorMemory
+from pag_inverse.training import networks as architectures
 from pag_inverse.priors.base import Prior
-from pag_inverse.priors.lean_blocks import LeanConv2d, LeanResnetBlock, keep_little
-from pag_inverse.priors.networks import check_compiler, place, run_network, spare_memory
-from pag_inverse.restoration import RestorationResult
+from pag_inverse.priors.activation_memory import LeanConv2d, LeanResnetBlock, keep_little
+from pag_inverse.priors.precision import check_compiler, place, run_network, spare_memory
+from pag_inverse.restoration.loop import RestorationResult
 from pag_inverse.schedule import BETAS
 
 HALVES = ("bfloat16", "float16")

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pag_inverse import LatentPrior, load_prior
-from pag_inverse.cli.picture_side import picture_side
+from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
-from pag_inverse.priors.single_file import _unet_config, _vae_config
+from pag_inverse.priors.checkpoints.stable_diffusion import _unet_config, _vae_config
 
 SCHEDULE = (1000, 0.00085, 0.012, "scaled_linear")
 WORDS = 64  # the width of the tiny text encoders

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise, Operator, SuperResolution
 from pag_inverse import DPS, NoGuidance, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
-from pag_inverse.streams import recorded_draw
+from pag_inverse.runtime.streams import recorded_draw
 
 DATA = Path(__file__).parents[1] / "data"
 LAYER = ["input_blocks.5.1"]

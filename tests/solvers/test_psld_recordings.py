@@ -10,8 +10,8 @@ from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise, SuperResolution
 from pag_inverse import PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, solve
-from pag_inverse.settings import SolverOptions
-from pag_inverse.streams import recorded_draw
+from pag_inverse.settings.tables import SolverOptions
+from pag_inverse.runtime.streams import recorded_draw
 
 DATA = Path(__file__).parents[1] / "data"
 LAYER = ["down_blocks.1.attentions.1.transformer_blocks.0.attn1"]

@@ -1,0 +1,91 @@
+"""Data sets as they are found on disk: pictures by image id, and the splits that tables are made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pag_inverse.data.images import SUFFIXES
+
+KINDS = ("ffhq", "imagenet", "folder")
+FIRST_1K = "first-1k"
+_SHOWN = 5
+
+
+def find_images(kind: str, root: str | Path) -> dict[str, Path]:
+    """Find the pictures below a folder, by image id and sorted by it.
+
+    `ffhq` (flat or in thousands folders) and `imagenet` (flat or by class) are known by their file name without its
+    suffix, wherever they lie; in any other `folder` an id is the path below the root, `a/b.png` is `a__b`. Hidden files
+    and folders do not count. An unknown kind, a missing folder, no pictures and one id twice are ValueErrors.
+    """
+    root = Path(root)
+    if kind not in KINDS:
+        raise ValueError(f"unknown dataset {kind!r}; there are {', '.join(KINDS)}")
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder")
+    found: dict[str, Path] = {}
+    for path in sorted(_pictures(root)):
+        image_id = path.stem if kind != "folder" else "__".join(path.relative_to(root).with_suffix("").parts)
+        if image_id in found:
+            raise ValueError(f"two pictures are named {image_id}: {found[image_id]} and {path}")
+        found[image_id] = path
+    if not found:
+        raise ValueError(f"{root}: no images in it or below it ({', '.join(sorted(SUFFIXES))})")
+    return dict(sorted(found.items()))
+
+
+def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict[str, Path]:
+    """The pictures of a split, sorted by id; all of them where it is None.
+
+    `first-1k`: FFHQ's 00000 to 00999, the first thousand ids of others; `START:STOP`: positions in the sorted list;
+    else a text file with a file name a line, with or without suffix and folder; what follows a blank, such as a label,
+    does not count. Names that are not among `images` are a ValueError with the first five of them and their number.
+    """
+    if split is None:
+        return dict(images)
+    ids = list(images)
+    if split == FIRST_1K:
+        wanted = [f"{i:05d}" for i in range(1000)] if kind == "ffhq" else _positions(ids, 0, 1000)
+    elif match := re.fullmatch(r"(\d+):(\d+)", split):
+        wanted = _positions(ids, int(match[1]), int(match[2]))
+    else:
+        wanted = [_known_as(name, images) for name in _read_list(Path(split))]
+    missing = [name for name in wanted if name not in images]
+    if missing:
+        more = ", ..." if len(missing) > _SHOWN else ""
+        raise ValueError(f"split {split}: {len(missing)} images are missing: {', '.join(missing[:_SHOWN])}{more}")
+    return {image_id: images[image_id] for image_id in sorted(set(wanted))}
+
+
+def _pictures(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            yield path
+
+
+def _positions(ids: list[str], start: int, stop: int) -> list[str]:
+    if not start < stop <= len(ids):
+        raise ValueError(f"split {start}:{stop}: there are {len(ids)} images; START:STOP lies within 0:{len(ids)}")
+    return ids[start:stop]
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        known = f"{FIRST_1K}, START:STOP, or a text file of names"
+        raise ValueError(f"split {path}: cannot be read as a list; there are {known}") from error
+    if not names:
+        raise ValueError(f"split {path}: the list is empty")
+    return names
+
+
+def _known_as(name: str, images: Mapping[str, Path]) -> str:
+    """The id that a listed name means: its path below the root or its last part, without the suffix."""
+    path = Path(name)
+    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    joined = "__".join(plain.parts)
+    return joined if joined in images else plain.name

@@ -1,1 +1,29 @@
-"""TODO"""
+"""What a run is set to: YAML files and dicts as frozen, validated dataclasses. Nothing here imports torch."""
+
+from operators.validation import check_choice, check_number, check_whole, settings, validated
+from pag_inverse.settings.names import PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
+from pag_inverse.settings.prior import PRIORS, BetaConfig, PriorConfig, load_prior_config
+from pag_inverse.settings.reader import read_yaml
+from pag_inverse.settings.task import TASKS, Hyperparameters, OperatorConfig, TaskConfig, load_task
+
+__all__ = [
+    "PRECISIONS",
+    "PREDICTIONS",
+    "PRIORS",
+    "SPEEDS",
+    "TASKS",
+    "TRAINING_STEPS",
+    "BetaConfig",
+    "Hyperparameters",
+    "OperatorConfig",
+    "PriorConfig",
+    "TaskConfig",
+    "check_choice",
+    "check_number",
+    "check_whole",
+    "load_prior_config",
+    "load_task",
+    "read_yaml",
+    "settings",
+    "validated",
+]

@@ -1,0 +1,162 @@
+"""Validated settings, and the checks that every operator makes of shapes and arrays.
+
+A settings class is a frozen dataclass that pydantic checks. The same class reads a YAML file, a command line
+and Python arguments. Every fault is a ValueError of one line: where, the value, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from numbers import Integral
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import dataclass_transform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = NDArray[Any] | Tensor
+
+Shape = tuple[int, int, int]
+T = TypeVar("T")
+
+_CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _sequence(value: object) -> object:
+    """YAML and JSON have lists where settings have tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError("the lower number must come first")
+    return interval
+
+
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Interval = Annotated[tuple[Unit, Unit], AfterValidator(_ascending), BeforeValidator(_sequence)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_sequence)]
+Wholes = Annotated[tuple[int, ...], BeforeValidator(_sequence)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False, field_specifiers=(Field,))
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are checked when it is built, `dataclasses.replace` included."""
+    built: Any = pydantic_dataclass(cls, frozen=True, config=_CONFIG)
+    check: Callable[..., None] = built.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            check(self, *args, **kwargs)
+        except ValidationError as error:
+            raise ValueError(one_line(error, known=field_names(built))) from None
+
+    __init__.__signature__ = built.__signature__  # type: ignore[attr-defined]
+    built.__init__ = __init__
+    return built  # type: ignore[no-any-return]
+
+
+def validated(kind: type[T], values: object, where: str = "") -> T:
+    """`values`, a mapping, as the settings class `kind`; ValueError of one line that begins with `where`."""
+    place = f"{where}: " if where else ""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{place}{short(values)} is not a mapping of settings")
+    named = {str(key): value for key, value in values.items()}
+    try:
+        return kind(**named)
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from None
+
+
+def field_names(kind: Any) -> tuple[str, ...]:
+    """The names of a settings class's values, in their order."""
+    return tuple(field.name for field in fields(kind))
+
+
+def one_line(error: ValidationError, known: Sequence[str] = ()) -> str:
+    """The first fault that pydantic found, as one line: the key, its value, and what is allowed."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{key} is an unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error" and message.startswith(f"{key} "):
+        return message
+    allowed = message.replace("Input should be", "it must be", 1)
+    value = fault.get("input")
+    hint = "; in YAML an exponent needs a point, as in 1.0e-4" if _is_exponent(value) else ""
+    return f"{key} is {short(value)}; {allowed}{hint}" if key else f"{allowed}{hint}"
+
+
+def short(value: object) -> str:
+    """A value for a message, on one line and not long."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def check_choice(where: str, value: object, allowed: Sequence[str]) -> str:
+    """`value` if it is one of `allowed`; else a ValueError that begins with `where` and lists them."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{where} is {short(value)}; it must be one of {', '.join(allowed)}")
+    return value
+
+
+def check_number(where: str, value: object, minimum: float = 0.0, maximum: float = math.inf) -> float:
+    """`value` as a float; a ValueError that begins with `where` if it is no finite number in the range."""
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300:
+        number = float(value)
+    if not minimum <= number <= maximum:
+        allowed = f"at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
+        raise ValueError(f"{where} is {short(value)}; it must be a finite number, {allowed}")
+    return number
+
+
+def check_whole(where: str, value: object, minimum: int = 0, maximum: float = math.inf) -> int:
+    """`value` as an int; a ValueError that begins with `where` if it is no whole number in the range."""
+    if not is_whole(value) or not minimum <= value <= maximum:  # type: ignore[operator]
+        allowed = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum:g}"
+        raise ValueError(f"{where} is {short(value)}; it must be a whole number, {allowed}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_shape(shape: Sequence[int]) -> Shape:
+    """`shape` as (C, H, W) of positive whole numbers; ValueError otherwise."""
+    if len(shape) != 3 or not all(is_whole(side) and side > 0 for side in shape):
+        raise ValueError(f"shape is {tuple(shape)}; it is (channels, height, width), each at least 1")
+    channels, height, width = (int(side) for side in shape)
+    return channels, height, width
+
+
+def as_tensor(array: Array, name: str) -> Tensor:
+    """A user's array as a detached float64 tensor; ValueError where an entry is NaN or infinite."""
+    import torch
+
+    tensor = torch.as_tensor(array).detach().to(torch.float64)
+    if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} of shape {tuple(tensor.shape)} is empty, or holds NaN or infinite entries")
+    return tensor
+
+
+def _is_exponent(value: object) -> bool:
+    """YAML 1.1 reads 1e-4 as a text."""
+    try:
+        return isinstance(value, str) and "e" in value.lower() and math.isfinite(float(value))
+    except ValueError:
+        return False

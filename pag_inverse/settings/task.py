@@ -1,0 +1,156 @@
+"""The settings of a task: its operator, its noise, and the rows of the paper's tables (`configs/tasks`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from operators.validation import Count, Interval, Names, NonNegative, check_whole, settings, short, validated
+from pag_inverse.settings.names import TRAINING_STEPS
+from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
+
+TASKS = shipped_names("tasks")
+LARGE_FROM = 384  # pictures from this side on take the operator of 512 pixels
+
+
+@settings
+class OperatorConfig:
+    """An operator's name among `operators.OPERATORS` and its settings, sizes in pixels."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@settings
+class Hyperparameters:
+    """One column of Table 5 or 7: PAG with scale `s` at `layers`, `steps`, and the solver's own `options`.
+
+    Without PAG `s` is 0 and `layers` is empty. `pag_interval`: the lowest and the highest t / 1000 at which PAG
+    acts. `tuned_side`: the side in pixels of the pictures that the step sizes hold for; None where they are
+    meant for pictures of any side. `options` holds what the solver's options class has: eta, gamma, ...
+    """
+
+    s: NonNegative = 0.0
+    layers: Names = ()
+    steps: Annotated[int, Field(ge=1, le=TRAINING_STEPS)] = TRAINING_STEPS
+    pag_interval: Interval = (0.0, 1.0)
+    tuned_side: Count | None = None
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+@settings
+class TaskConfig:
+    """A degradation, its noise (`sigma` on the [-1, 1] range) and the row of the tables that goes with it.
+
+    `hyperparameters` is None where no dataset was named. `source` names the file in messages.
+    """
+
+    name: str
+    dataset: str | None
+    solver: str
+    pag: bool
+    operator: OperatorConfig
+    noise: str
+    sigma: NonNegative
+    noise_in_hole: bool
+    hyperparameters: Hyperparameters | None
+    source: str = ""
+
+
+class _Operator(FileModel):
+    name: str
+    settings: dict[int, dict[str, Any]] = Field(min_length=1)
+
+
+class _Noise(FileModel):
+    name: str
+    sigma: NonNegative
+    in_hole: bool = True
+
+
+class _Pair(FileModel):
+    with_pag: dict[str, Any] | None = None
+    without_pag: dict[str, Any] | None = None
+
+
+class _TaskFile(FileModel):
+    operator: _Operator
+    noise: _Noise
+    rows: dict[str, dict[str, _Pair]]
+
+
+def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size: int, pag: bool) -> TaskConfig:
+    """Read a task's operator, noise and, where a dataset is named, its row of the tables.
+
+    `task` is one of TASKS or the path of a YAML file written like theirs; `image_size` in pixels picks the
+    operator among those of the file. An unknown name, a missing row and a faulty file are one-line ValueErrors.
+    """
+    check_whole("image_size", image_size, minimum=1)
+    name, source, values = open_settings("task", task, TASKS)
+    file = read_model(_TaskFile, values, source)
+    rows = {name: _read_rows(pairs, f"{source}: rows.{name}") for name, pairs in file.rows.items()}
+    row = _pick_row(rows, dataset, f"{solver}.{'with_pag' if pag else 'without_pag'}", source)
+    side = row.tuned_side if row and row.tuned_side else image_size
+    return TaskConfig(
+        name=name,
+        dataset=dataset,
+        solver=solver,
+        pag=pag,
+        operator=OperatorConfig(file.operator.name, operator_settings(file.operator.settings, side)),
+        noise=file.noise.name,
+        sigma=file.noise.sigma,
+        noise_in_hole=file.noise.in_hole,
+        hyperparameters=row,
+        source=source,
+    )
+
+
+def operator_settings(by_side: Mapping[int, Mapping[str, Any]], side: int) -> Mapping[str, Any]:
+    """The settings for pictures of a side: those of 512 pixels from 384 on, else the smallest there are."""
+    return by_side[max(by_side) if side >= LARGE_FROM else min(by_side)]
+
+
+def _read_rows(pairs: Mapping[str, _Pair], where: str) -> dict[str, Hyperparameters]:
+    """Every row of a dataset by its name: a fault in one that is not asked for is found too."""
+    return {
+        f"{solver}.{kind}": _read_row(row, f"{where}.{solver}.{kind}", pag=kind == "with_pag")
+        for solver, pair in pairs.items()
+        for kind, row in (("with_pag", pair.with_pag), ("without_pag", pair.without_pag))
+        if row is not None
+    }
+
+
+def _read_row(row: Mapping[str, Any], where: str, pag: bool) -> Hyperparameters:
+    """The row's own keys, and all others as the solver's options."""
+    guidance = ("s", "layers", "pag_interval") if pag else ()
+    own = {key: row[key] for key in (*guidance, "steps", "tuned_side") if key in row}
+    missing = [key for key in ("s", "layers", "steps") if key not in own and (pag or key == "steps")]
+    if missing:
+        raise ValueError(f"{where}.{missing[0]} is missing")
+    if pag and not (isinstance(own["layers"], list) and own["layers"]):
+        raise ValueError(f"{where}.layers is {short(own['layers'])}, not a list of names")
+    options = row.get("options", {})
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{where}.options is {short(options)}, not a mapping of keys to values")
+    others = {key: value for key, value in row.items() if key not in own and key != "options"}
+    twice = sorted(set(others) & set(options))
+    if twice:
+        raise ValueError(f"{where}.{twice[0]} is given twice")
+    return validated(Hyperparameters, {**own, "options": {**others, **options}}, where)
+
+
+def _pick_row(
+    rows: Mapping[str, Mapping[str, Hyperparameters]], dataset: str | None, row: str, source: str
+) -> Hyperparameters | None:
+    if dataset is None:
+        return None
+    if dataset not in rows:
+        there = ", ".join(rows) or "none"
+        raise ValueError(f"unknown dataset {dataset!r}; the rows of {source} are for {there}")
+    if row not in rows[dataset]:
+        there = ", ".join(rows[dataset]) or "none"
+        raise ValueError(f"{source}: rows.{dataset} has no row {row}; there are {there}")
+    return rows[dataset][row]

@@ -85,7 +85,7 @@ class Operator(abc.ABC):
         """
         return x - self.glue(self.forward(x)) + self.glue(y)
 
-    def measured(self, y: Tensor) -> Tensor:
+    def observation_mask(self, y: Tensor) -> Tensor:
         """1 where an entry of y was measured, 0 where it was not: a tensor like y."""
         self._check(y, self.out_shape, "measurements")
         return torch.ones_like(y)

@@ -42,7 +42,7 @@ class Inpainting(Operator):
             raise ValueError("mask holds other values than 0 (missing) and 1 (known)")
         self.mask = values.reshape(-1, 1, *self.in_shape[1:]).to(torch.float32)
 
-    def measured(self, y: Tensor) -> Tensor:
+    def observation_mask(self, y: Tensor) -> Tensor:
         """The mask at the shape of y: 1 = known, 0 = missing."""
         self._check(y, self.out_shape, "measurements")
         return self.mask.to(y).expand_as(y)

@@ -54,7 +54,7 @@ def residuals(cell: Ready, subject: Subject, kept: Gathered, pictures: list[Any]
     unit, found = residual_unit(cell.request, operator, y), []
     for picture in pictures:
         x = torch.from_numpy(from_uint8(picture))[None].to(cell.request.device)
-        left = (y - operator.forward(x)) * operator.measured(y)
+        left = (y - operator.forward(x)) * operator.observation_mask(y)
         found.append(float(left.norm() / unit[0]))
     return found
 

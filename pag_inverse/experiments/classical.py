@@ -25,7 +25,7 @@ def total_variation(operator: Operator, y: Tensor, weight: float, iterations: in
 
     if not weight > 0:
         raise ValueError(f"weight is {weight}; it must be above 0")
-    seen = operator.measured(y)
+    seen = operator.observation_mask(y)
     lipschitz = largest_eigenvalue(operator)
     x = previous = operator.enlarge(y * seen)
     momentum = 1.0
@@ -74,7 +74,7 @@ def biharmonic(operator: Inpainting, y: Tensor) -> Tensor:
     """scikit-image's biharmonic inpainting of what was not measured; the measured pixels stay as they are."""
     from skimage.restoration import inpaint_biharmonic
 
-    seen = operator.measured(y)[0]
+    seen = operator.observation_mask(y)[0]
     hole = (seen.amin(dim=0) == 0).numpy()
     filled = inpaint_biharmonic((y[0] * seen).numpy().astype(np.float64), hole, channel_axis=0)
     return torch.from_numpy(filled[None].astype(np.float32))

@@ -39,12 +39,12 @@ class Problem:
 
     def unit(self) -> Tensor:
         """sigma sqrt(m) of each image: what ||y - A x|| is for the truth."""
-        return self.noise.sigma * self.operator.measured(self.y).flatten(1).sum(dim=1).sqrt()
+        return self.noise.sigma * self.operator.observation_mask(self.y).flatten(1).sum(dim=1).sqrt()
 
     @torch.no_grad()
     def residual(self, x: Tensor) -> Tensor:
         """||y - A x|| / (sigma sqrt(m)) over what was measured, one an image."""
-        left = (self.y - self.operator.forward(x)) * self.operator.measured(self.y)
+        left = (self.y - self.operator.forward(x)) * self.operator.observation_mask(self.y)
         return left.flatten(1).norm(dim=1) / self.unit()
 
     def single(self, b: int) -> Problem:

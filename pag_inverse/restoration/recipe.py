@@ -121,15 +121,15 @@ def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequen
     """y = A(x) + n with each image's own noise; or the user's measurement, multiplied by its mask."""
     images = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
     if request.measurement is not None:
-        return images * operator.measured(images)
+        return images * operator.observation_mask(images)
     seeds = [stream_seed(request.seed, subject.name, "measurement") for subject in subjects]
     y = setup.noise(operator.forward(images), batch_draw(seeds, request.device))
-    return y if request.task.noise_in_hole else y * operator.measured(y)
+    return y if request.task.noise_in_hole else y * operator.observation_mask(y)
 
 
 def residual_unit(request: Request, operator: Operator, y: Tensor) -> Tensor:
     """sigma sqrt(m), what ||y - A x|| is for the truth; sqrt(m) alone where sigma is not known or 0."""
-    measured = operator.measured(y).flatten(1).sum(dim=1).sqrt()
+    measured = operator.observation_mask(y).flatten(1).sum(dim=1).sqrt()
     return measured * request.sigma if request.sigma else measured
 
 

@@ -135,7 +135,7 @@ def run_batch(
         callback=show,
     )
     seconds = (time.monotonic() - started) / len(batch)
-    x = operator.project(result.x, y * operator.measured(y)) if request.composite == "measurement" else result.x
+    x = operator.project(result.x, y * operator.observation_mask(y)) if request.composite == "measurement" else result.x
     for b, (subject, sample) in enumerate(batch):
         kept = gathered[subject.name]
         kept.samples[sample], kept.y, kept.seconds = x[b].cpu(), y[b].cpu(), kept.seconds + seconds

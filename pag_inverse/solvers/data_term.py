@@ -42,7 +42,7 @@ class Misfit:
     @classmethod
     def of(cls, left: Tensor, operator: Operator, noise: Noise) -> Misfit:
         """Without a graph."""
-        return cls(left.detach(), operator.measured(left), noise.sigma)
+        return cls(left.detach(), operator.observation_mask(left), noise.sigma)
 
     @property
     def residual(self) -> Tensor:

@@ -117,7 +117,7 @@ def test_an_image_of_nan_leaves_the_others_alone(build: Build) -> None:
 def test_results_have_the_type_of_the_input(build: Build, dtype: torch.dtype) -> None:
     operator = build("published")
     x, y = normal(operator.in_shape, 1, dtype), normal(operator.out_shape, 2, dtype)
-    for result in (operator.forward(x), operator.adjoint(y), operator.project(x, y), operator.measured(y)):
+    for result in (operator.forward(x), operator.adjoint(y), operator.project(x, y), operator.observation_mask(y)):
         assert result.dtype == dtype
     exact = operator.forward(x.double())
     error = (operator.forward(x).double() - exact).abs().max() / exact.abs().max()
@@ -168,8 +168,8 @@ def test_enlarge_shows_the_measurement_at_the_size_of_the_image(build: Build) ->
 def test_what_inpainting_measures_is_its_mask() -> None:
     operator = Inpainting(masks(), ODD)
     y = normal(ODD, 1, torch.float32)
-    assert torch.equal(operator.measured(y), torch.from_numpy(masks())[:, None].expand(-1, 3, -1, -1))
-    assert torch.equal(SuperResolution(EVEN, 8).measured(normal((3, 4, 3), 1)), torch.ones(BATCH, 3, 4, 3))
+    assert torch.equal(operator.observation_mask(y), torch.from_numpy(masks())[:, None].expand(-1, 3, -1, -1))
+    assert torch.equal(SuperResolution(EVEN, 8).observation_mask(normal((3, 4, 3), 1)), torch.ones(BATCH, 3, 4, 3))
 
 
 def test_a_hole_may_hold_anything() -> None:

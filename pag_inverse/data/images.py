@@ -5,11 +5,9 @@ An image is a float32 array (3, H, W), RGB, range [-1, 1]; a picture is what a f
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import struct
-import uuid
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -19,6 +17,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
+
+from pag_inverse.data.decoding import Levels, check_depth, decode, opacity
+from pag_inverse.data.files import write_whole
 
 Image = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -40,13 +41,26 @@ _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, 
 def read_image(path: str | os.PathLike[str]) -> Image:
     """Read an image file as a person sees it: (3, H, W) in [-1, 1].
 
-    Turned as its EXIF says, transparency over white, grey as three equal channels, 16-bit grey in full
-    precision. A missing, empty, damaged or foreign file and one less than 2 pixels a side are one-line
-    ValueErrors.
+    Turned as its EXIF says, colours converted to sRGB by its ICC profile, transparency over white, grey as three
+    equal channels, 16-bit grey in full precision. A missing, empty, damaged or foreign file and one less than
+    2 pixels a side are one-line ValueErrors.
+    """
+    levels, _ = read_levels(path)
+    if min(levels.shape[1:]) < 2:
+        raise ValueError(f"{path}: {levels.shape[2]} x {levels.shape[1]} pixels, too small to restore")
+    return (levels * 2.0 - 1.0).astype(np.float32)
+
+
+def read_levels(path: str | os.PathLike[str], background: str = "white") -> tuple[Levels, Levels | None]:
+    """The displayed pixels (3, H, W) in 0..1 over `background`, and the opacity (H, W), None where all is opaque.
+
+    A file that cannot be read is a one-line ValueError.
     """
     try:
-        with PIL.Image.open(path) as file:
-            image = _decode(PIL.ImageOps.exif_transpose(file))
+        with PIL.Image.open(Path(path)) as file:
+            check_depth(file)
+            turned = PIL.ImageOps.exif_transpose(file)
+            return decode(turned, background), opacity(turned)
     except PIL.UnidentifiedImageError as error:
         empty = os.path.getsize(path) == 0
         reason = "the file is empty" if empty else "not an image of a kind that Pillow reads"
@@ -54,9 +68,6 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     except _DAMAGED as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(f"{path}: cannot be read: {reason}") from error
-    if min(image.shape[1:]) < 2:
-        raise ValueError(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, too small to restore")
-    return image
 
 
 def prepare(image: Image, size: int, resize: str = "bicubic") -> Image:
@@ -101,29 +112,20 @@ def from_uint8(picture: NDArray[np.uint8]) -> Image:
     return np.ascontiguousarray((colour / 127.5 - 1.0).transpose(2, 0, 1), dtype=np.float32)
 
 
+def encode_png(image: Any) -> bytes:
+    """An image or a picture as the bytes of a PNG file."""
+    picture = image if getattr(image, "dtype", None) == np.uint8 else to_uint8(image)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def write_png(path: str | os.PathLike[str], image: Any) -> None:
     """Write an image or a picture as PNG; the file is there whole or not at all.
 
     A full disk and a folder that is missing or not writable are OSErrors that name `path`.
     """
-    picture = image if getattr(image, "dtype", None) == np.uint8 else to_uint8(image)
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(picture).save(buffer, format="PNG")
-    write_whole(path, buffer.getvalue())
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that no reader and no interruption ever sees a part of it; OSErrors name `path`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    write_whole(path, encode_png(image))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -146,24 +148,6 @@ def bundled_photograph(name: str) -> Image:
         raise ValueError(f"unknown photograph {name!r}; there are {', '.join(BUNDLED)}")
     with resources.as_file(resources.files("skimage").joinpath("data", BUNDLED[name])) as path:
         return read_image(path)
-
-
-def _decode(file: PIL.Image.Image) -> Image:
-    if file.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
-    if file.mode.startswith("I"):
-        return _decode_16_bit(np.asarray(file))
-    if file.has_transparency_data:
-        white = PIL.Image.new("RGBA", file.size, "white")
-        file = PIL.Image.alpha_composite(white, file.convert("RGBA"))
-    return from_uint8(np.asarray(file.convert("RGB")))
-
-
-def _decode_16_bit(levels: NDArray[Any]) -> Image:
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("pixels of more than 16 bits")
-    grey = (levels / 32767.5 - 1.0).astype(np.float32)
-    return np.repeat(grey[None], 3, axis=0)
 
 
 def _bicubic(image: Image, box: tuple[int, int, int, int], size: int) -> Image:

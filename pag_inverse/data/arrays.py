@@ -1,0 +1,126 @@
+"""Measurements, masks and kernels from files: pictures, or `.npy` arrays in a range that is stated and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pag_inverse.data.images import Image, read_image, read_levels
+
+FURTHEST = 10.0  # no sensible noise takes a measurement in [-1, 1] further; 0..255 does
+
+
+def read_measurement(path: str | Path) -> Image:
+    """Read a measurement, (3, H, W) in [-1, 1]: a picture, or a .npy (3, H, W), (1, 3, H, W) or (H, W, 3).
+
+    Whole numbers in an array are 0..255; floats are in [-1, 1], give or take the noise. Everything else is a one-line
+    ValueError: another range, another shape, NaN or Inf.
+    """
+    path = Path(path)
+    if not _is_array(path):
+        return read_image(path)
+    array = _load_array(path)
+    array = array[0] if array.ndim == 4 and len(array) == 1 else array
+    if array.ndim == 3 and array.shape[0] != 3 and array.shape[2] == 3:
+        array = array.transpose(2, 0, 1)
+    if array.ndim != 3 or array.shape[0] != 3:
+        raise ValueError(f"{path}: a measurement is an array (3, H, W), not {array.shape}")
+    return np.ascontiguousarray(_to_unit_range(array, path), dtype=np.float32)
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """Read a mask (H, W), True where the image was measured.
+
+    Of a picture that is white, or the half nearest to it; what was erased (is transparent) is missing. Of a .npy: True,
+    1, or from the middle of 0..255 (whole numbers) or 0..1 (floats) upwards. One-line ValueErrors: a mask without a
+    measured pixel, a picture that is mostly neither black nor white, another range or shape.
+    """
+    path = Path(path)
+    known = _mask_of_array(_as_plane(_load_array(path), path), path) if _is_array(path) else _mask_of_picture(path)
+    if not known.any():
+        raise ValueError(f"{path}: the mask has no measured pixel; white, True or 1 is what was measured")
+    return known
+
+
+def read_kernel(path: str | Path) -> NDArray[np.float64]:
+    """Read a point spread function (H, W), not negative, divided by its sum: a .npy, or a picture's brightness.
+
+    Transparent pixels of a picture are zeros. A kernel of zeros, another shape, negative numbers, NaN and Inf are
+    one-line ValueErrors.
+    """
+    path = Path(path)
+    kernel = _as_plane(_load_array(path), path) if _is_array(path) else read_levels(path, "black")[0].mean(axis=0)
+    kernel = np.asarray(kernel, dtype=np.float64)
+    if kernel.min() < 0:
+        raise ValueError(f"{path}: a kernel is not negative; its least value is {kernel.min():g}")
+    if not kernel.any():
+        raise ValueError(f"{path}: the kernel is all zeros; a point spread function has a positive sum")
+    return kernel / kernel.sum()
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() == ".npy"
+
+
+def _load_array(path: Path) -> NDArray[Any]:
+    """A finite array of numbers."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is no array that numpy can read: {' '.join(str(error).split())}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {array.dtype}, not real numbers")
+    if array.size == 0:
+        raise ValueError(f"{path}: the array {array.shape} is empty")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: the array holds NaN or Inf")
+    return np.asarray(array)
+
+
+def _as_plane(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    """(H, W), also of (1, H, W) and (1, 1, H, W)."""
+    if array.ndim < 2 or array.shape[:-2].count(1) != array.ndim - 2:
+        raise ValueError(f"{path}: a mask or kernel is an array (H, W), not {array.shape}")
+    return array.reshape(array.shape[-2:])
+
+
+def _to_unit_range(array: NDArray[Any], path: Path) -> NDArray[np.float64]:
+    low, high = float(array.min()), float(array.max())
+    said = f"{path}: {array.dtype} from {low:g} to {high:g}"
+    if array.dtype.kind != "f":
+        if array.dtype.kind == "b" or low < 0 or high > 255:
+            raise ValueError(f"{said}; a measurement of whole numbers is 0..255, one of floats is in [-1, 1]")
+        return array / 127.5 - 1.0
+    if max(-low, high) > FURTHEST:
+        raise ValueError(f"{said}; a measurement of floats is in [-1, 1], one of whole numbers 0..255")
+    if low >= 0 and low < high <= 1:
+        raise ValueError(f"{said}, which looks like the range 0..1; floats are to be in [-1, 1]: save 2 * y - 1")
+    return array.astype(np.float64)
+
+
+def _mask_of_array(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
+    low, high = float(array.min()), float(array.max())
+    top = 1 if array.dtype.kind in "bf" or high <= 1 else 255
+    if low < 0 or high > top:
+        raise ValueError(
+            f"{path}: {array.dtype} from {low:g} to {high:g}; a mask is bool, floats 0..1, or whole numbers 0..255"
+        )
+    return np.asarray(array >= top / 2)
+
+
+def _mask_of_picture(path: Path) -> NDArray[np.bool_]:
+    levels, opacity = read_levels(path, "black")
+    grey = levels.mean(axis=0)
+    visible = np.ones_like(grey, dtype=bool) if opacity is None else opacity >= 0.5
+    if visible.any() and _is_black_and_white(grey[visible]):
+        return np.asarray((grey >= 0.5) & visible)
+    if opacity is not None and not visible.all():
+        return visible  # a photograph with a region erased
+    raise ValueError(f"{path}: most of it is neither black (missing) nor white (measured), so it is no mask")
+
+
+def _is_black_and_white(grey: NDArray[np.float64]) -> bool:
+    return bool(((grey > 0.1) & (grey < 0.9)).mean() <= 0.5)

@@ -1,0 +1,73 @@
+"""The pixels of an opened image file as they are displayed: colours in sRGB, transparency over a background."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+from numpy.typing import NDArray
+
+Levels = NDArray[np.float64]  # (3, H, W), 0..1
+
+
+def check_depth(file: PIL.Image.Image) -> None:
+    """ValueError where the range of the pixels is not known: floating point, and 32-bit whole numbers."""
+    if file.mode == "F":
+        raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
+    # Older Pillow opens 16-bit PNG and PGM as 32-bit whole numbers, too.
+    if file.mode == "I" and file.format not in ("PNG", "PPM"):
+        raise ValueError("pixels of 32 bits, whose range is not known; save it with 8 or 16 bits")
+
+
+def decode(file: PIL.Image.Image, background: str = "white") -> Levels:
+    """The displayed pixels, (3, H, W) in 0..1: converted to sRGB where a profile is embedded, transparency over
+    `background`, grey as three equal channels, 16-bit grey in full precision.
+    """
+    if file.mode.startswith("I"):
+        return _decode_16_bit(np.asarray(file))
+    file = to_srgb(_without_palette(file))
+    if file.has_transparency_data:
+        file = PIL.Image.alpha_composite(PIL.Image.new("RGBA", file.size, background), file.convert("RGBA"))
+    return np.asarray(file.convert("RGB")).transpose(2, 0, 1) / 255.0
+
+
+def opacity(file: PIL.Image.Image) -> Levels | None:
+    """How opaque each pixel is, (H, W) in 0..1; None where the file has no transparency."""
+    if not file.has_transparency_data:
+        return None
+    return np.asarray(file.convert("RGBA"))[:, :, 3] / 255.0
+
+
+def to_srgb(file: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert from the embedded ICC profile to sRGB; a file without one, or with a damaged one, stays as it is."""
+    embedded = file.info.get("icc_profile")
+    colour_mode = {"L": "L", "LA": "L", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}.get(file.mode)
+    if not embedded or colour_mode is None:
+        return file
+    try:
+        profile = PIL.ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        if "srgb" in PIL.ImageCms.getProfileDescription(profile).lower():
+            return file
+        colours = file.convert(colour_mode)
+        srgb = PIL.ImageCms.profileToProfile(colours, profile, PIL.ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (PIL.ImageCms.PyCMSError, OSError):
+        return file
+    if srgb is None or not file.has_transparency_data:
+        return srgb or file
+    srgb.putalpha(file.convert("RGBA").getchannel("A"))
+    return srgb
+
+
+def _without_palette(file: PIL.Image.Image) -> PIL.Image.Image:
+    if file.mode not in ("P", "PA"):
+        return file
+    return file.convert("RGBA" if file.has_transparency_data else "RGB")
+
+
+def _decode_16_bit(levels: NDArray[Any]) -> Levels:
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("pixels of more than 16 bits")
+    return np.repeat(levels[None] / 65535.0, 3, axis=0)

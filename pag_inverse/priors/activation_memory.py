@@ -2,11 +2,13 @@
 
 For the backward pass autograd keeps what enters each group norm, each SiLU behind one and each convolution. What enters
 a convolution matters to the gradient of its weights alone, which are frozen here; and what enters the SiLU follows from
-what enters the norm: it is computed again, for one norm more a convolution.
+what enters the norm: it is computed again, for one norm more a convolution. Second derivatives (`create_graph`) are
+those of the plain modules.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,9 +28,9 @@ def keep_little(network: nn.Module) -> None:
             block.__class__ = LeanConv2d
 
 
-def _lean(x: Tensor, *parameters: Tensor | None) -> bool:
+def _lean(x: Tensor, *others: Tensor | None) -> bool:
     """Whether x alone has a gradient. While compiling, the compiler chooses what to keep."""
-    frozen = not any(p is not None and p.requires_grad for p in parameters)
+    frozen = not any(other is not None and other.requires_grad for other in others)
     return frozen and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -50,6 +52,7 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        """The transposed convolution, differentiable in the gradient that comes in; x does not enter it."""
         conv, weight = ctx.conv, ctx.conv.weight.to(grads[0].dtype)  # under autocast the two differ
         x = torch.empty_strided(*ctx.layout, dtype=weight.dtype, device=ctx.device)  # never read: only its layout is
         where = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups)
@@ -72,7 +75,8 @@ class LeanResnetBlock(ResnetBlock2D):
         if resample is not None:
             input_tensor, h = resample(input_tensor), resample(h)
         h = self.conv1(h)
-        h = self.conv2(_norm_silu(self.norm2, *self._with_time(h, temb)))
+        h = _norm_silu(self.norm2, *self._with_time(h, temb))
+        h = self.conv2(self.dropout(h))
         if self.conv_shortcut is not None:
             input_tensor = self.conv_shortcut(input_tensor)
         return (input_tensor + h) / self.output_scale_factor
@@ -90,26 +94,38 @@ class LeanResnetBlock(ResnetBlock2D):
 
 
 def _norm_silu(norm: nn.GroupNorm, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """silu(norm(x) * scale + shift); without scale and shift silu(norm(x))."""
+    if not _lean(x, norm.weight, norm.bias, scale, shift):
+        return F.silu(_modulated(norm, x, scale, shift))
     y: Tensor = _NormSilu.apply(x, norm, scale, shift)
     return y
 
 
 class _NormSilu(torch.autograd.Function):
-    """silu(group_norm(x) * scale + shift), which keeps x."""
+    """`_norm_silu` that keeps x alone, and computes the rest again in its backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-        ctx.norm = norm
+        ctx.norm, ctx.autocast = norm, _autocast(x.device.type)
         ctx.save_for_backward(x, scale, shift)
         return F.silu(_modulated(norm, x, scale, shift))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        """With `create_graph` the recomputation is part of the graph, so the second derivative passes through it."""
         x, scale, shift = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_(True)
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad(), ctx.autocast:
+            leaf = x if create_graph else x.detach().requires_grad_(True)
             output = F.silu(_modulated(ctx.norm, leaf, scale, shift))
-        return torch.autograd.grad(output, leaf, grads[0])[0], None, None, None
+        return torch.autograd.grad(output, leaf, grads[0], create_graph=create_graph)[0], None, None, None
+
+
+def _autocast(device: str) -> AbstractContextManager[None]:
+    """The autocast that is in force now, to be entered again later."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
 
 
 def _modulated(norm: nn.GroupNorm, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:

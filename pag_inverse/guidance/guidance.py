@@ -1,17 +1,21 @@
-"""Guidance: from a prior's predictions to the eps that moves the sample and the one that meets the measurement."""
+"""Perturbed-Attention Guidance and classifier-free guidance, Eqs. 10 and 14 of the paper."""
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from pag_inverse.priors.base import Prior
+from pag_inverse.guidance.prefix import PassPairs
+from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import T
-from pag_inverse.settings.reader import check_interval
+from pag_inverse.settings import check_number
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,14 @@ class GuidedEps:
     variance_fraction: Tensor | None
 
 
+class Guidance(Protocol):
+    """From a prior and a state (B, *state) at timestep t to the guided and the unguided eps."""
+
+    def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps: ...
+
+
 class NoGuidance:
-    """The plain prior: guided = unguided = eps."""
+    """The plain prior: guided = unguided = eps. `condition`: the embedding (1, L, D) of a prompt, or None."""
 
     def __init__(self, condition: Tensor | None = None) -> None:
         self.condition = condition
@@ -37,10 +47,13 @@ class NoGuidance:
 class PerturbedAttentionGuidance:
     """eps + s (eps - eps_hat), Eq. 10, with classifier-free guidance beside it where a condition is given, Eq. 14.
 
-    s: scale, 0 or more; layers: the self-attention layers whose maps become the identity in eps_hat, in the
-    checkpoint's or diffusers' words; cfg: 1 is off, the w of Eq. 14 is cfg - 1; condition: the embedding of a prompt,
-    and then the unguided eps is eps(c); interval: the lowest and the highest t / 1000 at which s holds, and where it
-    does not, s is 0 and there is no perturbed pass.
+    s: scale, 0 or more. layers: the self-attention layers whose maps become the identity in eps_hat, in the
+    checkpoint's or diffusers' words. cfg: 1 is off, the w of Eq. 14 is cfg - 1. condition: the embedding (1, L, D) of
+    a prompt; then the unguided eps is eps(c). interval: the lowest and the highest t / 1000 at which s holds; outside
+    it s is 0. ValueError: a negative or infinite scale, s without layers, cfg without a condition; at the first call a
+    layer that holds no self-attention of the prior.
+
+    The guidance owns the perturbed networks, which share the prior's weights. It can be used by several threads.
     """
 
     def __init__(
@@ -52,33 +65,66 @@ class PerturbedAttentionGuidance:
         condition: Tensor | None = None,
         interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        for name, value in (("s", s), ("cfg", cfg)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; it must be a number that is not negative")
+        self.s, self.cfg = check_number("s", s), check_number("cfg", cfg)
         if s > 0 and not layers:
             raise ValueError(f"s is {s} but no layer is named; name the self-attention layers to perturb")
         if cfg != 1 and condition is None:
             raise ValueError(f"cfg is {cfg} but there is no prompt; classifier-free guidance needs one")
-        self.s, self.layers, self.cfg, self.condition = s, tuple(layers), cfg, condition
-        self.interval = check_interval("interval", interval)
+        low, high = (check_number("interval", value, maximum=1.0) for value in interval)
+        if not low <= high:
+            raise ValueError(f"interval is {low:g} to {high:g}; the lower number must come first")
+        self.layers, self.condition, self.interval = tuple(layers), condition, (low, high)
+        self._pairs: WeakKeyDictionary[Prior, PassPairs] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
-        if self.s > 0:
-            prior.prepare(self.layers)
-        prediction = prior.predict(z, t, self.condition)
-        eps = prediction.eps.detach()
-        guided = eps
-        if self.s > 0 and self._acts(t):  # at once, while what the two passes share is at hand
-            guided = guided + self.s * (eps - prior.predict_perturbed(z, t, self.layers, self.condition))
+        if self.s > 0 and self._acts(t):
+            prediction, eps_hat = self._pairs_of(prior)(prior, z, t, self.condition)
+            eps = prediction.eps.detach()
+            guided = eps + self.s * (eps - eps_hat)  # Eq. 10
+        else:
+            prediction = prior.predict(z, t, self.condition)
+            guided = eps = prediction.eps.detach()
         if self.cfg != 1:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
-            guided = guided + (self.cfg - 1) * (eps - eps_null)  # w of Eq. 14 is cfg - 1
+            guided = guided + (self.cfg - 1) * (eps - eps_null)  # Eq. 14, whose w is cfg - 1
         return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
+
+    def __getstate__(self) -> dict[str, object]:
+        kept = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        return kept  # a copy makes perturbed networks of its own
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._pairs, self._lock = WeakKeyDictionary(), threading.Lock()
+
+    def _pairs_of(self, prior: Prior) -> PassPairs:
+        with self._lock:
+            if prior not in self._pairs:
+                self._pairs[prior] = PassPairs(prior, self.layers)
+            return self._pairs[prior]
 
     def _acts(self, t: int) -> bool:
         low, high = self.interval
         return low <= t / T <= high
 
 
-Guidance = NoGuidance | PerturbedAttentionGuidance
+@dataclass(frozen=True)
+class GuidedModel:
+    """A prior under a guidance: what a solver step sees of the networks."""
+
+    prior: Prior
+    guidance: Guidance
+
+    def __call__(self, z: Tensor, t: int) -> GuidedEps:
+        """The guided and the unguided eps of a state (B, *state) at timestep t."""
+        return self.guidance(self.prior, z, t)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The image (B, 3, H, W) of a state."""
+        return self.prior.decode(z)
+
+    def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        """The state of an image (B, 3, H, W)."""
+        return self.prior.encode(x, draw)

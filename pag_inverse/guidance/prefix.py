@@ -1,44 +1,80 @@
 """What a plain and a perturbed pass share: everything before the first perturbed layer, computed once.
 
-The plain network records the outputs of its first modules; a second perturbed twin has stubs in their place that hand
-the recorded outputs on. One mechanism serves every diffusers network, since it only looks at the order of calls.
+The plain pass runs on a twin of the network whose first modules record their outputs; the perturbed pass runs on a
+second twin with stubs in their place, which hand the recorded outputs on. One mechanism serves every diffusers
+network, since it only looks at the order of calls.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pag_inverse.guidance.perturbation import perturbed_twin, resolve_layers
+from pag_inverse.guidance.perturbation import perturbed_twin, twin
+from pag_inverse.priors.base import Prediction, Prior
 
 
-class SharedPrefix:
-    """A perturbed twin that starts where it first differs from the network.
+class PassPair:
+    """A plain and a perturbed network that compute what they share once; it serves one call at a time."""
 
-    `run` calls the network on any input it takes: from one such call without a graph the order of the modules is read.
-    While `recording` the network's outputs are kept in `recorded`, without their graph; `twin` takes them from there.
-    """
-
-    def __init__(self, model: Any, layers: Sequence[str], run: Callable[[Any], object]) -> None:
-        names = completed_before(model, resolve_layers(model, layers), run)
-        self.recorded: dict[str, Any] = {}
-        self.recording = False
-        self.twin = perturbed_twin(model, layers)
-        for name in names:
-            model.get_submodule(name).register_forward_hook(self._keep(name))
+    def __init__(self, prior: Prior, layers: Sequence[str], shared: Sequence[str]) -> None:
+        self.plain, self.perturbed = twin(prior.unet), perturbed_twin(prior.unet, layers)
+        self._recorded: dict[str, Any] = {}
+        self._recorder: int | None = None  # the thread whose forward pass is recorded
+        for name in shared:
+            self.plain.get_submodule(name).register_forward_hook(self._keep(name))
             parent, _, child = name.rpartition(".")
-            stub = _Recorded(self.recorded, name, model.get_submodule(name))
-            setattr(self.twin.get_submodule(parent), child, stub)
+            stub = _Recorded(self._recorded, name, self.plain.get_submodule(name))
+            setattr(self.perturbed.get_submodule(parent), child, stub)
+        if prior.compiled:
+            self.plain, self.perturbed = torch.compile(self.plain), torch.compile(self.perturbed)
+
+    def __call__(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> tuple[Prediction, Tensor]:
+        """eps with its graph, and eps-hat without one."""
+        self._recorder = threading.get_ident()
+        try:
+            prediction = prior.predict(z, t, condition, network=self.plain)
+        finally:
+            self._recorder = None
+        try:
+            with torch.no_grad():
+                eps_hat = prior.predict(z.detach(), t, condition, network=self.perturbed).eps
+        finally:
+            self._recorded.clear()
+        return prediction, eps_hat
 
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if self.recording:
-                self.recorded[name] = _detached(output)
+            # A backward pass with gradient checkpointing runs the forward again: that one is not recorded.
+            if self._recorder == threading.get_ident():
+                self._recorded[name] = _detached(output)
 
-        return hook
+        return torch.compiler.disable(hook)
+
+
+class PassPairs:
+    """The pairs of one prior and one set of layers: as many as calls run at the same time."""
+
+    def __init__(self, prior: Prior, layers: Sequence[str]) -> None:
+        self.layers = prior.resolve_layers(layers)
+        self._shared = completed_before(prior, self.layers)
+        self._idle: list[PassPair] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> tuple[Prediction, Tensor]:
+        """eps with its graph, and eps-hat without one, by a pair that no other call uses meanwhile."""
+        with self._lock:
+            pair = self._idle.pop() if self._idle else None
+        pair = pair or PassPair(prior, self.layers, self._shared)
+        try:
+            return pair(prior, z, t, condition)
+        finally:
+            with self._lock:
+                self._idle.append(pair)
 
 
 class _Recorded(nn.Module):
@@ -60,8 +96,12 @@ class _Recorded(nn.Module):
 
 
 @torch.no_grad()
-def completed_before(model: Any, layers: Sequence[str], run: Callable[[Any], object]) -> list[str]:
-    """The outermost modules that one pass calls once each, and leaves before it enters the first of `layers`."""
+def completed_before(prior: Prior, layers: Sequence[str]) -> list[str]:
+    """The outermost modules that one pass calls once each, and leaves before it enters the first of `layers`.
+
+    `layers` are diffusers' names. The order is read from a pass over the smallest state, on a twin.
+    """
+    network = twin(prior.unet)
     calls: dict[str, int] = {}
     done: list[str] = []
     reached = False
@@ -81,15 +121,11 @@ def completed_before(model: Any, layers: Sequence[str], run: Callable[[Any], obj
 
         return hook
 
-    handles = []
-    for name, module in model.named_modules():
+    for name, module in network.named_modules():
         if name:
-            handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
-    try:
-        run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+            module.register_forward_pre_hook(enter(name))
+            module.register_forward_hook(leave(name))
+    prior.predict(prior.example_state(), 0, network=network)
     once = {name for name in done if calls[name] == 1}
     return sorted(name for name in once if not any(above in once for above in _parents(name)))
 

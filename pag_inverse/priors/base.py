@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import abc
-import weakref
+import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pag_inverse.guidance.perturbation import AttentionLayer, perturbed_twin, resolve_layers, self_attention_layers
-from pag_inverse.guidance.prefix import SharedPrefix
-from pag_inverse.priors.precision import frozen, network_dtype, run_network
+from pag_inverse.priors.attention_layers import AttentionLayer, resolve_layers, self_attention_layers
+from pag_inverse.priors.networks import network_dtype, own_view, run_network
 from pag_inverse.schedule import Floats, T
-from pag_inverse.settings.tables import PREDICTIONS
-from pag_inverse.settings.reader import check_choice
+from pag_inverse.settings import PREDICTIONS, check_choice
 
 Draw = Callable[[tuple[int, ...]], Tensor]
+Self = TypeVar("Self", bound="Prior")
 
 
 @dataclass(frozen=True)
@@ -34,36 +35,56 @@ class Prediction:
 class Prior(abc.ABC):
     """A pre-trained diffusion model on a state z: the image itself, or its latent.
 
-    `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by, `prediction` what the
-    network was trained to predict: `epsilon`, or `v_prediction`, which is turned into eps here.
+    `betas` are the 1000 of its training, `multiple` what the sides of an image must divide by, `prediction` what
+    the network was trained to predict: `epsilon`, or `v_prediction`, which is turned into eps here. A prior works
+    on a view of the network it is given: the caller's network is not changed. It keeps no state between calls, so
+    that several threads can use it at once.
     """
 
+    NETWORKS: ClassVar[tuple[str, ...]] = ("unet",)  # the attributes that hold networks
     prediction = "epsilon"
 
     def __init__(
         self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int, prediction: str = "epsilon"
     ) -> None:
-        self.unet = frozen(unet)
+        self.unet = own_view(unet)
         self.betas, self.name, self.multiple, self.image_size = betas, name, multiple, image_size
         self.prediction = check_choice("prediction", prediction, PREDICTIONS)
-        self._abar = np.cumprod(1 - np.asarray(betas, dtype=np.float64))
         self.source: Path | None = None  # where it was loaded from
-        self._twins: dict[tuple[str, ...], tuple[Any, SharedPrefix]] = {}
-        self._last: tuple[Any, ...] | None = None  # what the prefixes were recorded for
+        self.dataset: str | None = None  # whose rows of the tables go with it
         self.compiled = False  # whether networks run through torch.compile
-        self._compilations: dict[Any, Callable[..., Any]] = {}
+        self._compilations: dict[str, Callable[..., Any]] = {}
 
     @property
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy makes its own perturbed networks: hooks of copied ones would write into the original's records.
-        return {**self.__dict__, "_twins": {}, "_last": None, "_compilations": {}}
+        return {**self.__dict__, "_compilations": {}}  # a copy compiles networks of its own
 
     def networks(self) -> list[Any]:
         """The networks it runs."""
-        return [self.unet]
+        return [getattr(self, name) for name in self.NETWORKS]
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        """This prior on another device: itself where it is there already, else a copy of its weights."""
+        if torch.device(device) == self.device:
+            return self
+        moved = copy.copy(self)
+        for name in self.NETWORKS:
+            network = own_view(getattr(self, name))
+            torch.nn.Module.to(network, device)
+            setattr(moved, name, network)
+        return moved
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the tensors of its networks, the same wherever they were read from."""
+        digest = hashlib.sha256()
+        for network in self.networks():
+            for tensor in network.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @abc.abstractmethod
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,67 +98,18 @@ class Prior(abc.ABC):
     def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """The state of an image; a latent prior returns its posterior's mean, or with `draw` a sample of it."""
 
-    def predict(self, z: Tensor, t: int, condition: Tensor | None = None) -> Prediction:
-        """eps_theta(z, t), with a graph where autograd records; `condition` None is the empty prompt, or none."""
-        prefixes = [prefix for _, prefix in self._twins.values()]
-        for prefix in prefixes:
-            prefix.recording = True
-        try:
-            output = self._run(self.unet, z, t, condition)
-        finally:
-            for prefix in prefixes:
-                prefix.recording = False
-        self._last = (weakref.ref(z), z._version, int(t), condition)
-        return self._split(output, z, t)
+    def predict(self, z: Tensor, t: int, condition: Tensor | None = None, *, network: Any = None) -> Prediction:
+        """eps_theta(z, t), with a graph where autograd records.
 
-    def prepare(self, layers: Sequence[str]) -> tuple[Any, SharedPrefix]:
-        """Make the perturbed networks of `layers` at hand, once: before `predict` already that one shares with it."""
-        key = tuple(layers)
-        if key not in self._twins:
-            if self._compilations:  # made without what this prefix records
-                torch.compiler.reset()
-                self._compilations.clear()
-            self._twins[key] = perturbed_twin(self.unet, key), SharedPrefix(self.unet, key, self._try)
-        return self._twins[key]
-
-    def _call(self, function: Any) -> Any:
-        """A network, or a method of one: as it is, or compiled once."""
-        if not self.compiled:
-            return function
-        if function not in self._compilations:
-            self._compilations[function] = torch.compile(function)
-        return self._compilations[function]
-
-    @torch.no_grad()
-    def predict_perturbed(self, z: Tensor, t: int, layers: Sequence[str], condition: Tensor | None = None) -> Tensor:
-        """eps-hat_theta(z, t), the self-attention maps of `layers` replaced by the identity (Eq. 13); no graph.
-
-        Right after `predict` of the same z, t and condition it starts at the first of `layers`: what comes before is
-        the same in both passes.
+        `condition` None is the empty prompt, or none. `network` runs in place of the prior's own: guidance passes a
+        perturbed one over the same weights.
         """
-        whole, prefix = self.prepare(layers)
-        reuse = bool(prefix.recorded) and self._is_last(z, t, condition)
-        output = self._run(prefix.twin if reuse else whole, z.detach(), t, condition)
-        eps = self._split(output, z.detach(), t).eps
-        prefix.recorded.clear()
-        return eps
-
-    def _is_last(self, z: Tensor, t: int, condition: Tensor | None) -> bool:
-        if self._last is None:
-            return False
-        reference, version, last_t, last_condition = self._last
-        return reference() is z and version == z._version and last_t == int(t) and last_condition is condition
-
-    def _try(self, unet: Any) -> Tensor:
-        """One pass of a network over the smallest state it takes well."""
-        side = 2 ** len(self.unet.config.block_out_channels)
-        parameter = next(self.unet.parameters())
-        state = parameter.new_zeros((1, self.unet.config.in_channels, side, side))
-        compiled, self.compiled = self.compiled, False
-        try:
-            return self._run(unet, state, 0, None)
-        finally:
-            self.compiled = compiled
+        output = self._run(self._call("unet", self.unet) if network is None else network, z, t, condition)
+        channels = self.unet.config.in_channels
+        if output.shape[1] == channels:
+            return Prediction(self._eps(output, z, t), None)
+        predicted, variance = output.split(channels, dim=1)
+        return Prediction(self._eps(predicted, z, t), ((variance + 1) / 2).detach())
 
     def layers(self) -> list[AttentionLayer]:
         """The self-attention layers that can be perturbed."""
@@ -147,22 +119,28 @@ class Prior(abc.ABC):
         """The diffusers names of `names`; ValueError where one holds no self-attention."""
         return resolve_layers(self.unet, names)
 
-    def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
-        timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
-        return run_network(lambda x: self._call(unet)(x, timesteps).sample, z, network_dtype(unet))
+    def example_state(self) -> Tensor:
+        """The smallest state that the network takes, (1, C, n, n), all zero."""
+        side = 2 ** len(self.unet.config.block_out_channels)
+        return torch.zeros((1, self.unet.config.in_channels, side, side), device=self.device)
 
-    def _split(self, output: Tensor, z: Tensor, t: int) -> Prediction:
-        channels = self.unet.config.in_channels
-        if output.shape[1] == channels:
-            return Prediction(self._eps(output, z, t), None)
-        predicted, variance = output.split(channels, dim=1)
-        return Prediction(self._eps(predicted, z, t), ((variance + 1) / 2).detach())
+    def _call(self, name: str, function: Any) -> Any:
+        """A network, or a method of one: as it is, or compiled once."""
+        if not self.compiled:
+            return function
+        if name not in self._compilations:
+            self._compilations[name] = torch.compile(function)
+        return self._compilations[name]
+
+    def _run(self, network: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+        timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
+        return run_network(lambda x: network(x, timesteps).sample, z, network_dtype(self.unet))
 
     def _eps(self, predicted: Tensor, z: Tensor, t: int) -> Tensor:
         """eps, from v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, 2022) where the network predicts that."""
         if self.prediction == "epsilon":
             return predicted
-        abar = float(self._abar[min(int(t), T - 1)])  # PSLD's network sees timesteps up to 1000
+        abar = float(np.cumprod(1 - np.asarray(self.betas, dtype=np.float64))[min(int(t), T - 1)])  # t may be 1000
         return abar**0.5 * predicted + (1 - abar) ** 0.5 * z
 
     def _check_image_shape(self, image_shape: tuple[int, ...]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.priors.precision import frozen, network_dtype, run_network
+from pag_inverse.priors.networks import network_dtype, own_view, run_network
 from pag_inverse.schedule import Floats
-
-if TYPE_CHECKING:
-    pass
 
 
 class LatentPrior(Prior):
@@ -21,6 +18,8 @@ class LatentPrior(Prior):
     `empty` is the embedding (1, L, D) of the empty prompt, which stands for "no condition"; None for a network
     that takes no prompt.
     """
+
+    NETWORKS: ClassVar[tuple[str, ...]] = ("unet", "vae")
 
     def __init__(
         self,
@@ -36,11 +35,8 @@ class LatentPrior(Prior):
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         multiple = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size, prediction=prediction)
-        self.vae = frozen(vae)
+        self.vae = own_view(vae)
         self.empty = empty
-
-    def networks(self) -> list[Any]:
-        return [self.unet, self.vae]
 
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check_image_shape(image_shape)
@@ -50,11 +46,12 @@ class LatentPrior(Prior):
     def decode(self, z: Tensor) -> Tensor:
         """D(z / scaling_factor)."""
         z = z / self.vae.config.scaling_factor
-        return run_network(lambda latent: self._call(self.vae.decode)(latent).sample, z, network_dtype(self.vae))
+        decode = self._call("decode", self.vae.decode)
+        return run_network(lambda latent: decode(latent).sample, z, network_dtype(self.vae))
 
     def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """scaling_factor * E(x): the posterior's mean, or with `draw` a sample of it."""
-        encode = self._call(self.vae.encode)
+        encode = self._call("encode", self.vae.encode)
         moments = run_network(lambda image: encode(image).latent_dist.parameters, x, network_dtype(self.vae))
         z, log_variance = moments.chunk(2, dim=1)
         if draw is not None:
@@ -62,13 +59,13 @@ class LatentPrior(Prior):
             z = z + std * draw(tuple(z.shape)).to(z)
         return z * self.vae.config.scaling_factor
 
-    def _run(self, unet: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+    def _run(self, network: Any, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
         if self.empty is None:
             if condition is not None:
                 raise ValueError(f"prior {self.name} takes no prompt")
-            return super()._run(unet, z, t, None)
+            return super()._run(network, z, t, None)
         context = self.empty if condition is None else condition
         timesteps = torch.full((len(z),), int(t), device=z.device, dtype=torch.long)
-        dtype = network_dtype(unet)
+        dtype = network_dtype(self.unet)
         context = context.to(z.device, dtype).expand(len(z), -1, -1)
-        return run_network(lambda x: self._call(unet)(x, timesteps, encoder_hidden_states=context).sample, z, dtype)
+        return run_network(lambda x: network(x, timesteps, encoder_hidden_states=context).sample, z, dtype)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pag_inverse.priors.base import Draw
 from pag_inverse.priors.latent import LatentPrior
-from pag_inverse.priors.precision import network_dtype, run_network
+from pag_inverse.priors.networks import network_dtype, run_network
 
 
 class QuantisedLatentPrior(LatentPrior):
@@ -18,6 +18,6 @@ class QuantisedLatentPrior(LatentPrior):
 
     def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
         """scaling_factor * E(x); such an encoder has no posterior, so `draw` is not used."""
-        encode = self._call(self.vae.encode)
+        encode = self._call("encode", self.vae.encode)
         z = run_network(lambda image: encode(image).latents, x, network_dtype(self.vae))
         return z * self.vae.config.scaling_factor

@@ -1,6 +1,17 @@
 """What a run is set to: YAML files and dicts as frozen, validated dataclasses. Nothing here imports torch."""
 
-from operators.validation import check_choice, check_number, check_whole, settings, validated
+from operators.validation import (
+    Count,
+    Interval,
+    Names,
+    NonNegative,
+    Unit,
+    check_choice,
+    check_number,
+    check_whole,
+    settings,
+    validated,
+)
 from pag_inverse.settings.names import PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
 from pag_inverse.settings.prior import PRIORS, BetaConfig, PriorConfig, load_prior_config
 from pag_inverse.settings.reader import read_yaml
@@ -14,10 +25,15 @@ __all__ = [
     "TASKS",
     "TRAINING_STEPS",
     "BetaConfig",
+    "Count",
     "Hyperparameters",
+    "Interval",
+    "Names",
+    "NonNegative",
     "OperatorConfig",
     "PriorConfig",
     "TaskConfig",
+    "Unit",
     "check_choice",
     "check_number",
     "check_whole",

@@ -1,19 +1,32 @@
-"""Solvers, one algorithm a file: a new one is a subclass of `Solver` in its own file and a line in `make_solver`."""
+"""Solvers, one algorithm a file. A new one is a subclass of `Solver` in its own file and a line in SOLVERS."""
 
-from pag_inverse.settings.tables import Hyperparameters
-from pag_inverse.solvers.base import Solver, StepOutput
+from collections.abc import Mapping
+from typing import Any
+
+from pag_inverse.settings import Hyperparameters, validated
+from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.psld import PSLD
 
-__all__ = ["DPS", "PSLD", "Solver", "StepOutput", "make_solver"]
+__all__ = ["DPS", "PSLD", "SOLVERS", "Solver", "State", "StepOutput", "make_solver", "solver_class"]
+
+SOLVERS: dict[str, type[Solver]] = {
+    "dps": DPS,
+    "psld": PSLD,
+}
 
 
-def make_solver(name: str, row: Hyperparameters) -> Solver:
-    """The solver of a row of the tables; ValueError for an unknown name or a PSLD row without gamma."""
-    if name == "dps":
-        return DPS(row.eta, row.options)
-    if name == "psld":
-        if row.gamma is None:
-            raise ValueError("PSLD needs gamma")
-        return PSLD(row.eta, row.gamma, row.options)
-    raise ValueError(f"unknown solver {name!r}; there are dps, psld")
+def solver_class(name: str) -> type[Solver]:
+    """The solver `name` of SOLVERS; ValueError for an unknown one."""
+    if name not in SOLVERS:
+        raise ValueError(f"unknown solver {name!r}; there are {', '.join(SOLVERS)}")
+    return SOLVERS[name]
+
+
+def make_solver(name: str, options: Hyperparameters | Mapping[str, Any], where: str = "") -> Solver:
+    """The solver `name` with a row's options, or with a mapping of them.
+
+    ValueError, which begins with `where`: an unknown name or option, a missing one, a value that is not allowed.
+    """
+    found = options.options if isinstance(options, Hyperparameters) else options
+    return validated(solver_class(name), found, where)

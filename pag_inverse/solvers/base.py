@@ -3,63 +3,87 @@
 from __future__ import annotations
 
 import abc
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from operators import Noise, Operator
-from pag_inverse.guidance.guidance import Guidance
-from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.schedule import Schedule
+from operators import Draw
+from pag_inverse.guidance import GuidedModel
+from pag_inverse.priors import Prior
+from pag_inverse.problem import InverseProblem
+from pag_inverse.schedule import Floats, Schedule
+from pag_inverse.solvers.presets import Preset
+
+
+@dataclass(frozen=True)
+class State:
+    """What one step hands to the next: the sample z (B, *state). A solver may add tensors of its own in a subclass."""
+
+    z: Tensor
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The next state z, the unguided image estimate x0, and ||y - A(x0)|| over what was measured, one an image.
+    """The next state, the image estimate x0 (B, 3, H, W), and ||y - A(x0)|| over what was measured, (B,).
 
-    A step that does not look at the image (PSLD where the gradient is left out) has no x0, and NaN for its residual.
+    A step that does not look at the image has no x0, and NaN for its residual.
     """
 
-    z: Tensor
+    state: State
     x0: Tensor | None
     residual: Tensor
 
+    @property
+    def z(self) -> Tensor:
+        """The next sample."""
+        return self.state.z
+
 
 class Solver(abc.ABC):
-    """One algorithm: its chain of timesteps and one step along it. Everything is per image of the batch."""
+    """One algorithm: its chain of timesteps, its start, one step, its end. Everything is per image of the batch.
+
+    A solver with options is a frozen dataclass (`@settings`) of them. It holds no state: that is in `State`.
+    """
+
+    STEP_SIZES: ClassVar[tuple[str, ...]] = ()  # options that grow with the picture's side and shrink with more steps
+    PRESETS: ClassVar[Mapping[str, Preset]] = {}  # by the name of a speed
+    default_prior: ClassVar[str] = "pixel"
 
     @abc.abstractmethod
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         """The chain of `steps` timesteps, 1 to 1000."""
 
+    def check(self, problem: InverseProblem, prior: Prior) -> None:  # noqa: B027 - most solvers take any problem
+        """Raise ValueError where this solver cannot solve the problem with this prior."""
+
+    def start(self, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw) -> State:
+        """The state before the first step: a standard normal."""
+        shape = model.prior.state_shape(problem.operator.in_shape)
+        return State(draw((len(problem), *shape)))
+
     @abc.abstractmethod
     def step(
         self,
-        z: Tensor,
+        state: State,
         i: int,
+        problem: InverseProblem,
+        model: GuidedModel,
         schedule: Schedule,
-        y: Tensor,
-        noise: Noise,
-        operator: Operator,
-        prior: Prior,
-        guidance: Guidance,
         draw: Draw,
     ) -> StepOutput:
-        """Step i of the chain (0 is the last one executed)."""
+        """Step i of the chain; 0 is the last one executed."""
 
-    def check(self, operator: Operator) -> None:  # noqa: B027 - most solvers take any operator
-        """Raise ValueError where this solver cannot use the operator."""
+    def finish(self, state: State, model: GuidedModel) -> Tensor:
+        """The images (B, 3, H, W) of the last state."""
+        return model.decode(state.z)
 
+    def step_scales(self, schedule: Schedule) -> Floats:
+        """What multiplies the step sizes at each step of the chain, (N,)."""
+        return np.ones(len(schedule))
 
-def norms(x: Tensor) -> Tensor:
-    """The Euclidean norm of each image of a batch, (B,); its gradient at 0 is 0."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
-
-
-def check_step_size(name: str, value: float) -> float:
-    """A step size: finite and not negative, else ValueError."""
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is {value}; it must be a number that is not negative")
-    return float(value)
+    def options(self) -> dict[str, Any]:
+        """The options by name."""
+        return asdict(self) if is_dataclass(self) else {}

@@ -1,15 +1,93 @@
-"""When, and how far, a step follows the measurement: what both solvers do with the gradient of their data term."""
+"""When, and how far, a step follows the measurement: what gradient solvers share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
+import numpy as np
+from pydantic import Field
 from torch import Tensor
 
-from operators import Noise, Operator
-from pag_inverse.schedule import Schedule
-from pag_inverse.settings.tables import SolverOptions
-from pag_inverse.solvers.base import norms
+from pag_inverse.problem import InverseProblem, norms
+from pag_inverse.schedule import Floats, Schedule
+from pag_inverse.settings import NonNegative, settings
+from pag_inverse.solvers.base import Solver
+
+Spacing = Literal["even", "quadratic", "quartic"]
+
+
+@settings
+class GradientOptions:
+    """Options of solvers that follow the gradient of a norm. The defaults are the published programs' own."""
+
+    eta: Annotated[NonNegative, Field(description="step size of the data term (Tables 5 and 7)")] = 1.0
+    spacing: Annotated[Spacing, Field(description="of the timesteps: even, or most of them at little noise")] = "even"
+    step_scaling: Annotated[
+        Literal["constant", "sqrt_abar"], Field(description="of the step sizes: none, or times sqrt(abar)")
+    ] = "constant"
+    noise_floor: Annotated[
+        NonNegative, Field(description="the data terms rest while the residual is below so many sigma sqrt(m)")
+    ] = 0.0
+    step_limit: Annotated[
+        Literal["none", "noise"], Field(description="noise: no step goes past where the residual is the noise's")
+    ] = "none"
+
+
+class GradientSolver(GradientOptions, Solver):
+    """A solver that moves along the gradient of its data terms; see `GradientOptions`."""
+
+    def step_scales(self, schedule: Schedule) -> Floats:
+        """1, or sqrt(abar): x0 moves by up to 1 / sqrt(abar) for a unit move of x_t, so that a constant step
+        overshoots where noise is strong."""
+        return np.sqrt(schedule.abar) if self.step_scaling == "sqrt_abar" else np.ones(len(schedule))
+
+    def move(self, grad: Tensor, i: int, schedule: Schedule, loss: Tensor, target: Tensor, data: DataTerm) -> Tensor:
+        """How far step i moves along `grad`, the gradient of `loss` (B,), as a tensor like it.
+
+        `target` (B,) is what the noise leaves of the loss.
+        """
+        scale = float(self.step_scales(schedule)[i]) * data.above(self.noise_floor)
+        if self.step_limit == "noise":
+            scale = limited(scale, loss, target, grad)
+        return scale * grad
+
+
+@dataclass(frozen=True)
+class DataTerm:
+    """y - A(x0) of each image, (B, *out_shape), without a graph, and the problem that it belongs to."""
+
+    left: Tensor
+    problem: InverseProblem
+
+    @property
+    def residual(self) -> Tensor:
+        """||y - A(x0)|| over what was measured, (B,)."""
+        return norms(self.left * self.problem.mask)
+
+    def above(self, floor: float) -> Tensor | float:
+        """1 where the residual is more than `floor` times the noise level, else 0, (B, 1, 1, 1).
+
+        Morozov's discrepancy principle: a residual no larger than the noise says nothing more about the image.
+        """
+        if floor == 0:
+            return 1.0
+        return (self.residual > floor * self.problem.noise_level()).to(self.left.dtype)[:, None, None, None]
+
+    def norm_at_noise(self, level: Tensor) -> Tensor:
+        """||left|| where the measured part of it is the noise level and the rest is as it is, (B,)."""
+        whole, inside = norms(self.left).square(), self.residual.square()
+        return (whole - inside + level.square()).sqrt()
+
+
+def limited(scale: Tensor | float, loss: Tensor, target: Tensor, grad: Tensor) -> Tensor:
+    """`scale`, but no more than takes `loss` to `target` to first order, (B, 1, 1, 1).
+
+    Polyak's step: a move by scale along the gradient lowers the loss by scale ||grad||^2. Few long steps then do not
+    overshoot.
+    """
+    most = (loss - target).clamp(min=0) / norms(grad).square().clamp(min=1e-20)
+    return most[:, None, None, None].clamp(max=scale)
 
 
 def every(interval: int, done: int) -> int:
@@ -18,66 +96,3 @@ def every(interval: int, done: int) -> int:
     What is done at each k-th step only is done k times as strongly there.
     """
     return interval if done % interval == 0 else 0
-
-
-def gradient_weight(options: SolverOptions, i: int, steps: int) -> int:
-    """What multiplies step i's move along the data's gradient; 0 where it needs none.
-
-    `every` of `gradient_interval` in the `early` half of the steps, the `late` one, or `all`; 1 in the other half.
-    """
-    part = options.gradient_part
-    inside = part == "all" or (part == "early") == (2 * i >= steps)
-    return every(options.gradient_interval, steps - 1 - i) if inside else 1
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """What a prediction leaves of the measurement: `left` = y - A(x0), `measured` 1 where y has a value and 0
-    elsewhere, both like y, and `sigma` of the noise in it."""
-
-    left: Tensor
-    measured: Tensor
-    sigma: float
-
-    @classmethod
-    def of(cls, left: Tensor, operator: Operator, noise: Noise) -> Misfit:
-        """Without a graph."""
-        return cls(left.detach(), operator.observation_mask(left), noise.sigma)
-
-    @property
-    def residual(self) -> Tensor:
-        """||y - A(x0)|| of each image over what was measured, (B,)."""
-        return norms(self.left * self.measured)
-
-    @property
-    def noise(self) -> Tensor:
-        """sigma sqrt(m) of each image, the residual of the truth, (B,)."""
-        return self.sigma * self.measured.flatten(1).sum(dim=1).sqrt()
-
-    def above(self, floor: float) -> Tensor | float:
-        """1 where the residual is more than `floor` times the noise's, else 0, (B, 1, 1, 1).
-
-        Morozov's discrepancy principle: a residual no larger than the noise says nothing more about the image.
-        """
-        if floor == 0:
-            return 1.0
-        return (self.residual > floor * self.noise).to(self.left.dtype)[:, None, None, None]
-
-    def limit(self, scale: Tensor | float, eta: float, grad: Tensor) -> Tensor | float:
-        """Of a move by `scale` along `grad`, the gradient of eta ||left||: up to the noise at most, (B, 1, 1, 1).
-
-        Polyak's step: to first order the move lowers eta ||left|| by scale ||grad||^2, and shall not take it below eta
-        times what the noise leaves of it. Few long steps then do not overshoot.
-        """
-        whole, inside = norms(self.left).square(), self.residual.square()
-        least = (whole - inside + self.noise.square()).sqrt()
-        most = eta * (whole.sqrt() - least).clamp(min=0) / norms(grad).square().clamp(min=1e-20)
-        return most[:, None, None, None].clamp(max=scale)
-
-
-def step_scale(options: SolverOptions, schedule: Schedule, i: int) -> float:
-    """What multiplies the step sizes at step i: 1, or sqrt(abar).
-
-    x0 moves by up to 1 / sqrt(abar) for a unit move of x_t, so that a constant step overshoots where noise is strong.
-    """
-    return float(schedule.abar[i]) ** 0.5 if options.step_scaling == "sqrt_abar" else 1.0

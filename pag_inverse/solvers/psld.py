@@ -2,74 +2,85 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from pydantic import Field
 
-from operators import Noise, Operator
-from pag_inverse.guidance.guidance import Guidance
-from pag_inverse.priors.base import Draw, Prior
+from operators import Draw
+from pag_inverse.guidance import GuidedModel
+from pag_inverse.priors import Prior
+from pag_inverse.problem import InverseProblem, norms
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings.tables import SolverOptions
-from pag_inverse.solvers.base import Solver, StepOutput, check_step_size, norms
-from pag_inverse.solvers.data_term import Misfit, every, gradient_weight, step_scale
+from pag_inverse.settings import Count, NonNegative, Unit, settings
+from pag_inverse.solvers.base import State, StepOutput
+from pag_inverse.solvers.data_term import DataTerm, GradientSolver, every
+from pag_inverse.solvers.presets import LIMITED, Preset
+
+# The noise that PSLD draws into its data term averages out over a thousand steps, and over a hundred does not: without
+# it, and with still more steps at the end, a decoder's ill-conditioned gradient has time to meet the measurement.
+LATE = {**LIMITED, "spacing": "quartic", "step_scaling": "constant", "renoise_prediction": False}
 
 
-class PSLD(Solver):
+@settings
+class PSLD(GradientSolver):
     """z_{t-1} = ddim_step(z_t, guided eps) - grad(eta ||y - A(D(z0))|| + gamma ||z0 - E(project(D(z0), y))||).
 
     z0 comes from the unguided eps; nothing is clamped. eta, gamma: Table 5 (the published program's omega is eta).
-    All options count but `variance`; they begin as published.
     """
 
-    def __init__(self, eta: float, gamma: float, options: SolverOptions = SolverOptions()) -> None:  # noqa: B008
-        self.eta, self.gamma = check_step_size("eta", eta), check_step_size("gamma", gamma)
-        self.options = options
+    gamma: Annotated[NonNegative, Field(description="step size of the gluing term (Table 5)")] = 0.1
+    renoise_prediction: Annotated[bool, Field(description="fresh noise on A(D(z0)) at each step, as published")] = True
+    encode: Annotated[Literal["sample", "mode"], Field(description="the encoder's posterior in the gluing term")] = (
+        "sample"
+    )
+    ddim_eta: Annotated[Unit, Field(description="noise of a DDIM step; 0 is deterministic")] = 0.0
+    encode_interval: Annotated[Count, Field(le=1000, description="the gluing term at each k-th step only")] = 1
+
+    STEP_SIZES: ClassVar[tuple[str, ...]] = ("eta", "gamma")
+    PRESETS: ClassVar[Mapping[str, Preset]] = {
+        "fast": Preset(100, LATE, step_sizes=2.6),
+        "draft": Preset(30, {**LATE, "encode_interval": 2}, step_sizes=2.0),
+    }
+    default_prior: ClassVar[str] = "latent"
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
-        return Schedule.ddim(prior.betas, steps, self.options.spacing)
+        """The DDIM chain of the published program."""
+        return Schedule.ddim(prior.betas, steps, self.spacing)
 
-    def check(self, operator: Operator) -> None:
-        if self.gamma > 0 and not operator.linear:
+    def check(self, problem: InverseProblem, prior: Prior) -> None:
+        """ValueError for a non-linear operator with gamma above 0."""
+        if self.gamma > 0 and not problem.operator.linear:
             raise ValueError("PSLD's gluing term needs a linear operator; set gamma to 0 for this one")
 
     def step(
-        self,
-        z: Tensor,
-        i: int,
-        schedule: Schedule,
-        y: Tensor,
-        noise: Noise,
-        operator: Operator,
-        prior: Prior,
-        guidance: Guidance,
-        draw: Draw,
+        self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
     ) -> StepOutput:
-        options, weight = self.options, gradient_weight(self.options, i, len(schedule))  # 0: no graph is held
-        z_t = z.detach().requires_grad_(weight > 0)
-        ddim_noise = draw(tuple(z.shape)) if options.ddim_eta > 0 else None
-        with torch.set_grad_enabled(weight > 0):
-            eps = guidance(prior, z_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
-            z0 = schedule.predict_x0(z_t, eps.unguided, i)  # 4: only this one meets the measurement
-        z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
-        z_prev = schedule.ddim_step(z0_guided, eps.guided, i, options.ddim_eta, ddim_noise)  # 5
-        if not weight:
-            return StepOutput(z_prev, None, y.new_full((len(y),), math.nan))
+        """One step for every image of the batch."""
+        z_t = state.z.detach().requires_grad_(True)
+        ddim_noise = draw(tuple(z_t.shape)) if self.ddim_eta > 0 else None
         with torch.enable_grad():
-            x0 = prior.decode(z0)
-            y0 = operator.forward(x0)
-            left = y - (noise(y0, draw) if options.renoise_prediction else y0)
+            eps = model(z_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
+            z0 = schedule.predict_x0(z_t, eps.unguided, i)  # 4: only this one meets the measurement
+            x0 = model.decode(z0)
+            y0 = problem.operator.forward(x0)
+            left = problem.y - (problem.noise(y0, draw) if self.renoise_prediction else y0)
             loss = self.eta * norms(left)
-            gamma = self.gamma * every(math.lcm(options.encode_interval, weight), len(schedule) - 1 - i) / weight
+            target = self.eta * self._level(left, problem)
+            gamma = self.gamma * every(self.encode_interval, len(schedule) - 1 - i)
             if gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
-                glued = prior.encode(operator.project(x0, y), draw if options.encode == "sample" else None)
+                encode_draw = draw if self.encode == "sample" else None
+                glued = model.encode(problem.operator.project(x0, problem.y), encode_draw)
                 loss = loss + gamma * norms(z0 - glued)
             (grad,) = torch.autograd.grad(loss.sum(), z_t)
-        data = Misfit.of(y - y0, operator, noise)
-        scale = weight * step_scale(options, schedule, i) * data.above(options.noise_floor)
-        if options.step_limit == "noise":
-            sigma = noise.sigma * (2**0.5 if options.renoise_prediction else 1)
-            scale = replace(data, left=left.detach(), sigma=sigma).limit(scale, self.eta, grad)
-        return StepOutput(z_prev - scale * grad, x0.detach(), data.residual)
+        z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
+        z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
+        data = DataTerm((problem.y - y0).detach(), problem)
+        z_prev = z_prev - self.move(grad, i, schedule, loss.detach(), target, data)
+        return StepOutput(State(z_prev), x0.detach(), data.residual)
+
+    def _level(self, left: torch.Tensor, problem: InverseProblem) -> torch.Tensor:
+        """What the noise leaves of ||left||, (B,): of two draws where the prediction has noise too."""
+        level = problem.noise_level() * (2**0.5 if self.renoise_prediction else 1)
+        return DataTerm(left.detach(), problem).norm_at_noise(level)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
-def append_line(path: Path, entry: dict[str, Any]) -> None:
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one entry and bring it to the disk; a part that a kill left behind is closed off first.
 
     Where the disk is full the file is left as it was and an OSError names it.
     """
-    line = json.dumps(entry) + "\n"
+    line = json.dumps(strict(entry), allow_nan=False) + "\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -47,3 +49,14 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         elif line.strip():
             damaged += 1
     return entries, damaged
+
+
+def strict(value: Any) -> Any:
+    """A value as JSON has it: mappings with text keys, lists, and null for NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

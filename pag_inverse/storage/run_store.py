@@ -1,0 +1,285 @@
+"""One resumable run on disk: of solve, evaluate, search, ablation and comparison alike.
+
+    FOLDER/manifest.json    what the run is (kind, settings, versions); once finalised, a summary of every item
+    FOLDER/rank-NNN.jsonl   the record: a line for each finished item of process NNN, with the SHA-256 of its files
+    FOLDER/...              the files
+
+An item's files are on the disk before its line: an interruption costs that item and nothing else. An item is finished
+when its line is whole and its files have the hashes that the line names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock
+
+from pag_inverse.data.images import write_whole
+from pag_inverse.storage.files import check_writable, differences, file_sha256, sha256
+from pag_inverse.storage.json_lines import append_line, read_lines, strict
+from pag_inverse.storage.lock import is_held, lock
+from pag_inverse.storage.manifest import FORMAT, MANIFEST, Entry, read_manifest, write_manifest
+
+REMEDY = "give another --output, or --overwrite"
+Files = Mapping[str, tuple[str, bytes]]  # kind -> (path relative to the store's root, content)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where the items of a run stand; every one that was asked for is finished, failed or pending.
+
+    finished: done, with all files as they were written. failed: the error of each item that would fail again.
+    pending: to be made, in the order asked, those with an error that may be gone among them. damaged: a sentence for
+    each thing that was found damaged.
+    """
+
+    finished: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    pending: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class RunStore:
+    """A run's folder; one writer for each rank, any number of readers.
+
+    `settings` is everything that decides the results, inputs by the hash of their content. `item` is what the run
+    makes, in its manifest and lines. Paths of files are relative to `root`, by default the folder itself.
+
+        store = RunStore(folder, kind="solve", settings=settings)
+        store.check(overwrite)                          # writes nothing
+        with store.open(overwrite):
+            for name in store.survey(names).pending:
+                store.finish(name, {"psnr": 30.1}, {"restoration": (f"{name}.png", content)})
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        kind: str,
+        settings: Mapping[str, Any],
+        rank: int = 0,
+        world: int = 1,
+        item: str = "image",
+        root: Path | None = None,
+    ) -> None:
+        self.folder, self.root = folder.absolute(), (root or folder).absolute()
+        self.kind, self.settings, self.item = kind, strict(settings), item
+        self.rank, self.world = rank, world
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> RunStore:
+        """The run that a folder holds, for reading or further lines; ValueError where it holds none."""
+        found = read_manifest(folder)
+        if found is None or found.get("format") != FORMAT:
+            raise ValueError(f"{folder}: no run in it")
+        root = (folder / found["root"]).resolve()
+        return cls(folder.resolve(), kind=found["kind"], settings=found["settings"], item=found["item"], root=root)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
+
+    # Opening and closing
+
+    def check(self, overwrite: bool = False, inputs: Mapping[str, str] | None = None) -> None:
+        """ValueError unless this run can start or go on here; writes nothing.
+
+        Refused are a file in the folder's place, a folder of something else and, unless `overwrite` says to start
+        anew, a run with other settings or made of other inputs: `inputs` holds the SHA-256 of each item's input, which
+        is compared with `input_sha256` of its entry. The message names what differs.
+        """
+        check_writable(self.folder)
+        there = self._there()
+        if there is None or overwrite:
+            return
+        if not there:
+            raise ValueError(f"{self.folder} holds a run without a readable {MANIFEST}; --overwrite starts anew")
+        mine = {"kind": self.kind, **self.settings}
+        if other := differences({"kind": there["kind"], **there["settings"]}, mine):
+            raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; {REMEDY}")
+        if changed := self._changed_inputs(inputs or {}):
+            number = f"{len(changed)} {self.item}s" if len(changed) > 1 else f"1 {self.item}"
+            raise ValueError(f"{self.folder} holds a run of other inputs: {number} ({changed[0]}, ...); {REMEDY}")
+
+    def open(self, overwrite: bool = False) -> RunStore:
+        """Take the lock and, as rank 0, write the manifest; ValueError where another run is at work here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self._lock_path(self.rank))
+        try:
+            if self.rank == 0:
+                self._refuse_strangers()
+                self.check(overwrite)
+                if overwrite:
+                    self.clear()
+                self.finalise()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Summarise what is finished, also after an interruption, and give the lock back."""
+        try:
+            if self.rank == 0:
+                self.finalise()
+        except OSError:
+            if error is None:  # else the disk's error is known already
+                raise
+        finally:
+            self.close()
+
+    def clear(self) -> None:
+        """Forget everything that was finished; the files are written over in time."""
+        for path in [*self.folder.glob("*.jsonl"), self.folder / MANIFEST]:
+            path.unlink(missing_ok=True)
+
+    # Writing
+
+    def finish(self, key: str, entry: Mapping[str, Any], files: Files | None = None) -> None:
+        """Write an item's files, then its line.
+
+        An entry with `error` says that the item failed; with `retry` beside it the item is tried again by a later run.
+        A file that is there already with the same content is left as it is.
+        """
+        described = {}
+        for kind, (name, content) in (files or {}).items():
+            path, digest = self.root / name, sha256(content)
+            if file_sha256(path) != digest:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, content)
+            described[kind] = {"path": name, "sha256": digest}
+        self.append("rank", {self.item: key, **entry, "files": described, "time": time.time()})
+
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Add a line to this rank's `NAME-NNN.jsonl`, such as scores that were computed from saved files."""
+        append_line(self.folder / f"{name}-{self.rank:03d}.jsonl", line)
+
+    def forget(self, name: str) -> None:
+        """Remove the lines of all ranks' `NAME-NNN.jsonl`."""
+        for path in self.folder.glob(f"{name}-*.jsonl"):
+            path.unlink()
+
+    def finalise(self) -> None:
+        """Write the manifest with a summary of every item: its entry, and the paths of its files by kind."""
+        write_manifest(
+            self.folder,
+            kind=self.kind,
+            item=self.item,
+            root=self.root,
+            settings=self.settings,
+            entries=self.entries(),
+        )
+
+    # Reading
+
+    def survey(self, keys: Iterable[str]) -> Survey:
+        """Where these items stand; what is damaged or gone is pending again."""
+        entries, damaged = self._read()
+        found = Survey(damaged=[f"{self.name}: {damaged} damaged lines"] if damaged else [])
+        for key in keys:
+            entry = entries.get(key)
+            wrong = self.wrong_file(entry) if entry else None
+            if wrong:
+                found.damaged.append(f"{self.name}: {key}: {wrong}; it is made again")
+            if entry is None or wrong or entry.get("retry"):
+                found.pending.append(key)
+            elif "error" in entry:
+                found.failed[key] = str(entry["error"])
+            else:
+                found.finished.add(key)
+        return found
+
+    def entries(self) -> dict[str, Entry]:
+        """The latest line of each item, a finished one before a failed one, sorted by key; files are not looked at."""
+        return self._read()[0]
+
+    def failures(self) -> dict[str, str]:
+        """The error of each item that failed and was not finished since."""
+        return {key: str(entry["error"]) for key, entry in self.entries().items() if "error" in entry}
+
+    def lines(self, name: str) -> list[Entry]:
+        """The whole lines of all ranks' `NAME-NNN.jsonl`."""
+        return [line for path in sorted(self.folder.glob(f"{name}-*.jsonl")) for line in read_lines(path)[0]]
+
+    def path(self, entry: Mapping[str, Any], kind: str) -> Path:
+        """Where the file `kind` of an entry lies."""
+        return self.root / str(entry["files"][kind]["path"])
+
+    def read(self, key: str, kind: str) -> bytes:
+        """The content of the file `kind` of a finished item."""
+        return self.path(self.entries()[key], kind).read_bytes()
+
+    def wrong_file(self, entry: Mapping[str, Any]) -> str | None:
+        """What is wrong with an entry's files; None where they are whole."""
+        for file in entry.get("files", {}).values():
+            digest = file_sha256(self.root / file["path"])
+            if digest != file["sha256"]:
+                return f"{file['path']} is {'missing' if digest is None else 'damaged'}"
+        return None
+
+    def _read(self) -> tuple[dict[str, Entry], int]:
+        """The entries, and how many lines were damaged."""
+        found: dict[str, Entry] = {}
+        damaged = 0
+        for path in sorted(self.folder.glob("rank-*.jsonl")):
+            lines, torn = read_lines(path)
+            damaged += torn
+            for entry in lines:
+                key = str(entry.get(self.item, ""))
+                if key and (key not in found or _precedence(entry) >= _precedence(found[key])):
+                    found[key] = entry
+        return dict(sorted(found.items())), damaged
+
+    def _there(self) -> Entry | None:
+        """The manifest; None where the folder is new, {} where a run's manifest is damaged; ValueError if foreign."""
+        found = read_manifest(self.folder)
+        if found is not None and found.get("format") == FORMAT:
+            return found
+        if found is None and ((self.folder / MANIFEST).exists() or list(self.folder.glob("rank-*.jsonl"))):
+            return {}
+        if self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
+            raise ValueError(f"{self.folder} is not empty and holds no run; give another --output")
+        return None
+
+    def _changed_inputs(self, inputs: Mapping[str, str]) -> list[str]:
+        recorded = {key: entry.get("input_sha256") for key, entry in self.entries().items() if "error" not in entry}
+        return [key for key, digest in inputs.items() if recorded.get(key) not in (None, digest)]
+
+    def _lock_path(self, rank: int) -> Path:
+        return self.folder / f".rank-{rank:03d}.lock"
+
+    def _refuse_strangers(self) -> None:
+        """ValueError where processes of an earlier run, of more processes than this one, are still at work."""
+        own = {self._lock_path(rank) for rank in range(self.world)}
+        if any(is_held(path) for path in sorted(self.folder.glob(".rank-*.lock")) if path not in own):
+            raise ValueError(f"{self.folder}: another run is at work in this folder")
+
+
+def find_runs(folder: Path, kind: str) -> list[RunStore]:
+    """The run that a folder is, or the runs in it; ValueError where there is none of this kind."""
+    places = [folder] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    found = [store for store in map(RunStore.of, places) if store.kind == kind]
+    if not found:
+        raise ValueError(f"{folder}: no {kind} run in it")
+    return found
+
+
+def _precedence(entry: Mapping[str, Any]) -> tuple[bool, float]:
+    return "error" not in entry, float(entry.get("time") or 0)

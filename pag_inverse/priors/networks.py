@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pag_inverse.priors.activation_memory import keep_little
-
 # Tables of a module's hooks, and what accelerate and diffusers put on a module beside them to wrap its forward.
 _HOOKS = (
     "_forward_hooks",
@@ -43,6 +41,8 @@ def own_view(network: Any) -> Any:
     the caller's modules. A module from `torch.compile` is viewed as the module that it wraps. Weights made under
     `torch.inference_mode` are copied, since autograd cannot record what is computed with them.
     """
+    from pag_inverse.priors.activation_memory import keep_little  # imports diffusers, which takes longer than torch
+
     network = getattr(network, "_orig_mod", network)
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
@@ -39,10 +40,17 @@ def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("it must be an odd number")
+    return value
+
+
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Interval = Annotated[tuple[Unit, Unit], AfterValidator(_ascending), BeforeValidator(_sequence)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_sequence)]
 Wholes = Annotated[tuple[int, ...], BeforeValidator(_sequence)]
@@ -56,13 +64,13 @@ def settings(cls: type[T]) -> type[T]:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            check(self, *args, **kwargs)
+            check(self, *map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
         except ValidationError as error:
             raise ValueError(one_line(error, known=field_names(built))) from None
 
     __init__.__signature__ = built.__signature__  # type: ignore[attr-defined]
     built.__init__ = __init__
-    return built  # type: ignore[no-any-return]
+    return built
 
 
 def validated(kind: type[T], values: object, where: str = "") -> T:
@@ -115,7 +123,7 @@ def check_choice(where: str, value: object, allowed: Sequence[str]) -> str:
 def check_number(where: str, value: object, minimum: float = 0.0, maximum: float = math.inf) -> float:
     """`value` as a float; a ValueError that begins with `where` if it is no finite number in the range."""
     number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300:
+    if isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= 1e300:  # type: ignore[operator]
         number = float(value)
     if not minimum <= number <= maximum:
         allowed = f"at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
@@ -128,7 +136,14 @@ def check_whole(where: str, value: object, minimum: int = 0, maximum: float = ma
     if not is_whole(value) or not minimum <= value <= maximum:  # type: ignore[operator]
         allowed = f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum:g}"
         raise ValueError(f"{where} is {short(value)}; it must be a whole number, {allowed}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
+
+
+def check_odd(where: str, value: object) -> int:
+    """`value` as an int; a ValueError that begins with `where` if it is no positive odd number."""
+    if not is_whole(value) or value < 1 or value % 2 == 0:  # type: ignore[operator]
+        raise ValueError(f"{where} is {short(value)}; it must be a positive odd number")
+    return int(value)  # type: ignore[call-overload]
 
 
 def is_whole(value: object) -> bool:
@@ -145,13 +160,32 @@ def check_shape(shape: Sequence[int]) -> Shape:
 
 
 def as_tensor(array: Array, name: str) -> Tensor:
-    """A user's array as a detached float64 tensor; ValueError where an entry is NaN or infinite."""
+    """A copy of a user's array as a float64 tensor without a graph; ValueError for NaN, infinite or complex entries.
+
+    The copy is an ordinary tensor, also where the array is a tensor of `torch.inference_mode`.
+    """
     import torch
 
-    tensor = torch.as_tensor(array).detach().to(torch.float64)
+    with torch.inference_mode(False):
+        values = array.detach() if isinstance(array, torch.Tensor) else np.asarray(array)
+        if "complex" in str(values.dtype):
+            raise ValueError(f"{name} is complex; it must be real")
+        if isinstance(values, torch.Tensor):
+            tensor = values.to(torch.float64, copy=True)
+        else:  # numpy copies first: torch takes no negative strides, as a flipped kernel has
+            tensor = torch.from_numpy(values.astype(np.float64, order="C"))
     if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} of shape {tuple(tensor.shape)} is empty, or holds NaN or infinite entries")
     return tensor
+
+
+def _plain(value: object) -> object:
+    """Numpy's scalars as Python's, which the strict checks ask for; also inside lists and tuples."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))  # type: ignore[call-arg, call-overload]
+    return value
 
 
 def _is_exponent(value: object) -> bool:

@@ -8,16 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from pag_inverse.settings.files import PRIORS, BetaConfig, PriorConfig, load_prior_config
-from pag_inverse.priors.checkpoints import files as checkpoints
 from pag_inverse.priors.base import Prior
+from pag_inverse.priors.checkpoints import files as checkpoints
 from pag_inverse.priors.latent import LatentPrior
-from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
 from pag_inverse.priors.pixel import PixelPrior
+from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
 from pag_inverse.priors.quantised import QuantisedLatentPrior
 from pag_inverse.schedule import BETAS, Floats
-from pag_inverse.settings.tables import PREDICTIONS
-from pag_inverse.settings.reader import check_choice
+from pag_inverse.settings import PREDICTIONS, PRIORS, BetaConfig, PriorConfig, check_choice, load_prior_config
 
 EMBEDDED = Path(__file__).parent
 TORCH_FILES = (".pt", ".pth", ".ckpt", ".safetensors")

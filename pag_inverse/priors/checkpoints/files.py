@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pag_inverse.priors.checkpoints.adm import build_unet, read_layout
 from pag_inverse.schedule import BETAS, Floats, T
-from pag_inverse.settings.tables import PREDICTIONS
+from pag_inverse.settings import PREDICTIONS
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.settings.files import PRIORS, load_prior_config
+from pag_inverse.settings import PRIORS, load_prior_config
 
 DEFAULT, STABLE_DIFFUSION = 256, 512
 AUTOENCODER = b"first_stage_model."  # in the names of a latent diffusion model's weights

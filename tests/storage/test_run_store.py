@@ -108,7 +108,7 @@ def test_a_damaged_manifest_is_not_taken_for_a_new_folder(tmp_path: Path) -> Non
     make(tmp_path, "a")
     for content in (b"{", b""):
         (tmp_path / "manifest.json").write_bytes(content)
-        with pytest.raises(ValueError, match="without a readable manifest.json; --overwrite"):
+        with pytest.raises(ValueError, match=r"without a readable manifest\.json; --overwrite"):
             store_at(tmp_path).check()
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(ValueError, match="--overwrite"):

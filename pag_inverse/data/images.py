@@ -112,7 +112,12 @@ def from_uint8(picture: NDArray[np.uint8]) -> Image:
     return np.ascontiguousarray((colour / 127.5 - 1.0).transpose(2, 0, 1), dtype=np.float32)
 
 
-def encode_png(image: Any) -> bytes:
+def read_picture(path: str | os.PathLike[str]) -> Picture:
+    """Read an image file as a picture (H, W, 3), uint8; the same ValueErrors as `read_image`."""
+    return to_uint8(read_image(path))
+
+
+def png_bytes(image: Any) -> bytes:
     """An image or a picture as the bytes of a PNG file."""
     picture = image if getattr(image, "dtype", None) == np.uint8 else to_uint8(image)
     buffer = io.BytesIO()
@@ -125,7 +130,7 @@ def write_png(path: str | os.PathLike[str], image: Any) -> None:
 
     A full disk and a folder that is missing or not writable are OSErrors that name `path`.
     """
-    write_whole(path, encode_png(image))
+    write_whole(path, png_bytes(image))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

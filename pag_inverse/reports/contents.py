@@ -14,12 +14,12 @@ from pag_inverse.metrics.summary import Metric
 class ImageResult:
     """One restored image of a run.
 
-    `psnr` (of the first sample, dB) orders the pictures of the page; `curve` is the first sample's residual over the
+    `psnr` (of the first sample, dB; None where it was not scored) orders the pictures of the page; `curve` is the first sample's residual over the
     steps, in units of sigma sqrt m where sigma is known; `seconds` is the time of one sample. `truth` and `restoration`
     (of the first sample) are PNG files, `measurement` is a .npy (3, H, W) in [-1, 1].
     """
 
-    psnr: float
+    psnr: float | None
     seconds: float
     samples: int
     peak_memory_mb: float

@@ -10,33 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from operators.base import Operator, Shape
-    from operators.blur import Blur, GaussianBlur, MotionBlur
-    from operators.inpainting import BoxInpainting, Inpainting, draw_box, random_mask
+    from operators.blur import Blur, GaussianBlur, GaussianBlurSettings, MotionBlur, MotionBlurSettings
+    from operators.inpainting import BoxInpainting, BoxInpaintingSettings, Inpainting, draw_box, random_mask
     from operators.kernels import gaussian_kernel, motion_kernel
     from operators.noise import Draw, GaussianNoise, Noise, NoNoise
-    from operators.registry import NOISES, OPERATORS, make_noise, make_operator
-    from operators.super_resolution import SuperResolution
+    from operators.registry import NOISES, OPERATORS, check_settings, make_noise, make_operator
+    from operators.super_resolution import SuperResolution, SuperResolutionSettings
 
 _HOMES = {
     "NOISES": "registry",
     "OPERATORS": "registry",
     "Blur": "blur",
     "BoxInpainting": "inpainting",
+    "BoxInpaintingSettings": "inpainting",
     "Draw": "noise",
     "GaussianBlur": "blur",
+    "GaussianBlurSettings": "blur",
     "GaussianNoise": "noise",
     "Inpainting": "inpainting",
     "MotionBlur": "blur",
+    "MotionBlurSettings": "blur",
     "NoNoise": "noise",
     "Noise": "noise",
     "Operator": "base",
     "Shape": "base",
     "SuperResolution": "super_resolution",
+    "SuperResolutionSettings": "super_resolution",
+    "check_settings": "registry",
     "draw_box": "inpainting",
     "gaussian_kernel": "kernels",
     "make_noise": "registry",
     "make_operator": "registry",
     "motion_kernel": "kernels",
+    "operator_class": "registry",
     "random_mask": "inpainting",
 }
 __all__ = [
@@ -44,21 +50,27 @@ __all__ = [
     "OPERATORS",
     "Blur",
     "BoxInpainting",
+    "BoxInpaintingSettings",
     "Draw",
     "GaussianBlur",
+    "GaussianBlurSettings",
     "GaussianNoise",
     "Inpainting",
     "MotionBlur",
+    "MotionBlurSettings",
     "NoNoise",
     "Noise",
     "Operator",
     "Shape",
     "SuperResolution",
+    "SuperResolutionSettings",
+    "check_settings",
     "draw_box",
     "gaussian_kernel",
     "make_noise",
     "make_operator",
     "motion_kernel",
+    "operator_class",
     "random_mask",
 ]
 

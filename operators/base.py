@@ -1,13 +1,12 @@
-"""What every measurement operator has in common, and the strict reader of its settings."""
+"""What every measurement operator has in common."""
 
 from __future__ import annotations
 
 import abc
 import copy
-import math
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["PROJECTIONS", "Operator", "Settings", "Shape"]
+from operators.validation import Shape, check_choice, check_shape, validated
 
-Shape = tuple[int, int, int]
-Array = NDArray[Any] | Tensor
+__all__ = ["PROJECTIONS", "Operator", "Projection", "Shape"]
+
 Op = TypeVar("Op", bound="Operator")
-
-PROJECTIONS = ("published", "adjoint")
+Array = NDArray[Any] | Tensor
+Projection = Literal["published", "adjoint"]
+PROJECTIONS: tuple[str, ...] = get_args(Projection)
 
 
 class Operator(abc.ABC):
@@ -33,27 +33,51 @@ class Operator(abc.ABC):
     term: "published" is what the tables were tuned with, "adjoint" is the textbook's T = A*.
     ValueError: another `project`, images that do not fit the shapes or the number of masks or kernels.
 
-    A subclass writes `_forward`, and `_adjoint` where it can do better than a vector-Jacobian product. It
-    keeps its arrays as tensors, and names in `per_image` those with one entry for each image (or one
-    for all).
+    A subclass writes `_forward`, and `_adjoint` where it can do better than a vector-Jacobian product; it sets
+    `linear = False` where A is not linear. To be made by name it has a class of `Settings` and writes
+    `_from_settings`. Its arrays are tensors. `per_image` names those with one entry for each image, or one for
+    all; they may also be tuples or lists, and they add to those of the parent class. What is computed from the
+    arrays when it is first used belongs in a `functools.cached_property`: `select` and `to` drop it.
     """
 
     linear: bool = True
     per_image: ClassVar[tuple[str, ...]] = ()
+    Settings: ClassVar[type | None] = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        inherited = (name for parent in cls.__bases__ for name in getattr(parent, "per_image", ()))
+        cls.per_image = tuple(dict.fromkeys((*inherited, *cls.per_image)))
+        # Arrays that are made in inference mode could never be part of a graph.
+        if "__init__" in vars(cls):
+            cls.__init__ = torch.inference_mode(False)(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, project: str = "published") -> None:
-        if project not in PROJECTIONS:
-            raise ValueError(f"project is {project!r}; it is one of {', '.join(PROJECTIONS)}")
         self.in_shape = check_shape(in_shape)
         self.out_shape = check_shape(out_shape)
-        self.gluing = project
+        self.gluing = check_choice("project", project, PROJECTIONS)
 
     @classmethod
-    def from_settings(
-        cls: type[Op], in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
-    ) -> Op:
-        """The operator for a batch of images, with one random generator for each of them."""
-        raise NotImplementedError(f"{cls.__name__} has no from_settings: build it from its arrays")
+    def from_settings(cls: type[Op], in_shape: Shape, settings: object, rngs: Sequence[np.random.Generator]) -> Op:
+        """The operator for a batch of images, with one random generator for each of them.
+
+        `settings` is an object of the class `Settings`, or a mapping of its values. ValueError: an unknown,
+        missing or faulty setting.
+        """
+        return cls._from_settings(in_shape, cls.read_settings(settings), rngs)
+
+    @classmethod
+    def read_settings(cls, values: object, where: str = "") -> Any:
+        """`values` as an object of `Settings`; a ValueError of one line that begins with `where` (the class's
+        name) otherwise."""
+        if cls.Settings is None:
+            raise ValueError(f"{where or cls.__name__} has no settings: build it from its arrays")
+        return values if isinstance(values, cls.Settings) else validated(cls.Settings, values, where or cls.__name__)
+
+    @classmethod
+    def _from_settings(cls: type[Op], in_shape: Shape, settings: Any, rngs: Sequence[np.random.Generator]) -> Op:
+        """The operator of an object of `Settings`."""
+        raise NotImplementedError(f"{cls.__name__} has Settings, but does not write _from_settings")
 
     def forward(self, x: Tensor) -> Tensor:
         """A x: (B, *in_shape) -> (B, *out_shape). ValueError where the shape or the batch does not fit."""
@@ -97,21 +121,37 @@ class Operator(abc.ABC):
             y = F.interpolate(y, size=self.in_shape[1:], mode="nearest-exact")
         return y.expand(-1, self.in_shape[0], -1, -1)
 
+    def arrays(self, b: int) -> dict[str, NDArray[Any]]:
+        """What the operator holds for image b of the batch, by name, to be saved: an operator that is built from
+        it gives the same measurement. Empty where the settings say everything."""
+        return {}
+
     def select(self: Op, indices: Sequence[int] | Tensor) -> Op:
-        """The operator for some images of the batch, in the order of `indices`; they may repeat."""
-        chosen = copy.copy(self)
+        """The operator for some images of the batch, in the order of `indices`; they may repeat.
+
+        `indices` are positions in the batch, or one truth value an image. ValueError: an index of an image that
+        the operator was not built for.
+        """
+        chosen = _positions(indices)
+        copied = self._copied()
         for name in self.per_image:
             value = getattr(self, name)
             if len(value) > 1:
-                setattr(chosen, name, value[torch.as_tensor(indices, device=value.device)])
-        return chosen
+                setattr(copied, name, _picked(value, chosen))
+        return copied
 
     def to(self: Op, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Op:
-        """The operator with its arrays on `device` in `dtype`: spares copying them at every call."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(moved, name, value.to(device=device, dtype=dtype))
+        """A copy with its arrays on `device`, and those of real or complex numbers in the precision of `dtype`.
+
+        It spares moving them at every call. Whole numbers and truth values keep their dtype. Lists, tuples and
+        dicts of tensors, networks and operators that the operator holds move too.
+        ValueError: a `dtype` that is not floating point.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype is {dtype}; it must be floating point, such as torch.float32")
+        moved = self._copied()
+        with torch.inference_mode(False):
+            vars(moved).update({name: _moved(value, device, dtype) for name, value in vars(moved).items()})
         return moved
 
     @abc.abstractmethod
@@ -121,13 +161,26 @@ class Operator(abc.ABC):
     def _adjoint(self, y: Tensor) -> Tensor:
         """A* y, shapes already checked: the vector-Jacobian product, exact for any linear operator."""
         keep_graph = torch.is_grad_enabled() and y.requires_grad
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            y = y.clone() if y.is_inference() else y
             zeros = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
             (x,) = torch.autograd.grad(self._forward(zeros), zeros, y, create_graph=keep_graph)
         return x
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
+
+    def _copied(self: Op) -> Op:
+        """A copy without the values of cached properties: they belong to the arrays of the original."""
+        copied = copy.copy(self)
+        for name in [n for n in vars(copied) if isinstance(getattr(type(self), n, None), cached_property)]:
+            del vars(copied)[name]
+        return copied
+
+    def _own(self, name: str, b: int) -> Tensor:
+        """The entry of a per-image tensor for image b; ValueError where there is no such image."""
+        value: Tensor = getattr(self, name)
+        return _picked(value, [0 if len(value) == 1 else b])[0]
 
     def _check(self, images: Tensor, shape: Shape, what: str) -> None:
         name = type(self).__name__
@@ -144,77 +197,42 @@ class Operator(abc.ABC):
                 )
 
 
-def check_shape(shape: Sequence[int]) -> Shape:
-    """`shape` as (C, H, W) of positive whole numbers; ValueError otherwise."""
-    if len(shape) != 3 or not all(is_whole(side) and side > 0 for side in shape):
-        raise ValueError(f"shape is {tuple(shape)}; it is (channels, height, width), each at least 1")
-    channels, height, width = (int(side) for side in shape)
-    return channels, height, width
+def _positions(indices: Sequence[int] | Tensor) -> list[int]:
+    chosen = torch.as_tensor(indices)
+    positions: list[int] = (chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen).tolist()
+    return positions
 
 
-def as_tensor(array: Array, name: str) -> Tensor:
-    """A user's array as a detached float64 tensor; ValueError where an entry is NaN or infinite."""
-    tensor = torch.as_tensor(array).detach().to(torch.float64)
-    if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} of shape {tuple(tensor.shape)} is empty, or holds NaN or infinite entries")
-    return tensor
+def _picked(value: Any, indices: Sequence[int]) -> Any:
+    """Entries of a tensor, an array, a tuple or a list, in the order of `indices`."""
+    faulty = [index for index in indices if not -len(value) <= index < len(value)]
+    if faulty:
+        raise ValueError(f"image {faulty[0]} of a batch of {len(value)}; it must be from 0 to {len(value) - 1}")
+    if isinstance(value, (tuple, list)):
+        return type(value)(value[index] for index in indices)
+    with torch.inference_mode(False):
+        return value[list(indices)]
 
 
-def is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    """An attribute of an operator on another device, in another precision."""
+    if isinstance(value, Tensor):
+        # A tensor of inference mode could not be part of a graph; its copy can.
+        value = value.clone() if value.is_inference() else value
+        return value.to(device=device, dtype=_precision(value.dtype, dtype))
+    if isinstance(value, Operator):
+        return value.to(device, dtype)
+    if isinstance(value, torch.nn.Module):  # its own `to` would move it in place
+        return copy.deepcopy(value).to(device=device, dtype=dtype)
+    if type(value) is dict:
+        return {key: _moved(entry, device, dtype) for key, entry in value.items()}
+    return type(value)(_moved(entry, device, dtype) for entry in value) if type(value) in (list, tuple) else value
 
 
-class Settings:
-    """An operator's settings, read strictly: every key in `required`, none besides but `project`.
-
-    Each getter returns one value or raises a ValueError that states it and what is allowed.
-    """
-
-    def __init__(self, owner: str, values: Mapping[str, object], required: Sequence[str]) -> None:
-        allowed = (*required, "project")
-        unknown = [str(key) for key in values if key not in allowed]
-        missing = [key for key in required if key not in values]
-        for fault, keys in (("unknown", unknown), ("missing", missing)):
-            if keys:
-                there = ", ".join(allowed)
-                raise ValueError(f"{owner}: {fault} setting {', '.join(keys)}; there are {there}")
-        self._owner = owner
-        self._values = values
-
-    def null(self, name: str) -> bool:
-        return self._values[name] is None
-
-    def whole(self, name: str, minimum: int) -> int:
-        value: Any = self._values[name]
-        if not is_whole(value) or value < minimum:
-            raise self._error(name, f"a whole number, at least {minimum}")
-        return int(value)
-
-    def number(self, name: str, minimum: float, maximum: float = math.inf) -> float:
-        value = self._values[name]
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-        if not (minimum <= number <= maximum and math.isfinite(number)):
-            raise self._error(name, f"a number from {minimum} to {maximum}")
-        return number
-
-    def flag(self, name: str) -> bool:
-        value = self._values[name]
-        if not isinstance(value, bool):
-            raise self._error(name, "true or false")
-        return value
-
-    def wholes(self, name: str, count: int) -> tuple[int, ...]:
-        value = self._values[name]
-        if not isinstance(value, (list, tuple)) or len(value) != count or not all(map(is_whole, value)):
-            raise self._error(name, f"{count} whole numbers")
-        return tuple(int(entry) for entry in value)
-
-    @property
-    def project(self) -> str:
-        value = self._values.get("project", "published")
-        if value not in PROJECTIONS:
-            raise self._error("project", f"one of {', '.join(PROJECTIONS)}")
-        return str(value)
-
-    def _error(self, name: str, allowed: str) -> ValueError:
-        return ValueError(f"{self._owner}: {name} is {self._values[name]!r}; it is {allowed}")
+def _precision(own: torch.dtype, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype of the same kind as `own` with the precision of `dtype`; None leaves it."""
+    if dtype is None or own.is_floating_point:
+        return dtype
+    if own.is_complex:  # torch computes too little with complex numbers of half precision
+        return torch.complex128 if dtype == torch.float64 else torch.complex64
+    return None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.base import Array, Operator, Settings, Shape, as_tensor
+from operators.base import Array, Operator, Projection, Shape
 from operators.kernels import gaussian_kernel, motion_kernel
+from operators.validation import Odd, Positive, Unit, as_tensor, settings
 
-__all__ = ["Blur", "GaussianBlur", "MotionBlur"]
+__all__ = ["Blur", "GaussianBlur", "GaussianBlurSettings", "MotionBlur", "MotionBlurSettings"]
 
 LinearMap = Callable[[Tensor], Tensor]
 
@@ -34,13 +37,16 @@ DIRECT_UP_TO = 25
 
 
 class Blur(Operator):
-    """Images are correlated with a kernel: y[i] = sum_t k[t] x[i + t - centre] (Ahn et al. 2024, deblurring).
+    """Images are convolved with a kernel: y[i] = sum_t k[t] x[i - t + centre] (Ahn et al. 2024, deblurring).
 
-    The image is continued by reflection, its border pixel not repeated; a unit impulse becomes the flipped
-    kernel. `kernel` is (k, k), (B, k, k) or (B, 1, k, k), of odd sides, finite; a single kernel serves every
-    image, and its sum is left as it is. `project` with "published" has T = identity, x - A x + y: the fine
-    detail of x on top of y. With "adjoint" it is a gradient step of length 1 on ||A x - y||^2 / 2.
-    ValueError: a faulty kernel, or an image no larger than half a kernel.
+    The kernel is the point spread function (PSF): a single bright pixel becomes the kernel, and the blur equals
+    scipy.ndimage.convolve(mode="mirror") of each channel. The image is continued by reflection, its border pixel
+    not repeated. The published programs correlate: their blur is this one with the kernel flipped in both axes.
+    `kernel` is (k, k), (B, k, k) or (B, 1, k, k), of odd sides, which may differ; a single kernel serves every
+    image, and its sum is left as it is. Entries may be negative: estimated kernels have such entries, and
+    sharpening filters too. `project` with "published" has T = identity, x - A x + y: the fine detail of x on top
+    of y. With "adjoint" it is a gradient step of length 1 on ||A x - y||^2 / 2.
+    ValueError: a kernel that is not finite or zero everywhere, or an image no larger than half a kernel.
     """
 
     per_image = ("kernel",)
@@ -49,32 +55,36 @@ class Blur(Operator):
         super().__init__(in_shape, in_shape, project=project)
         self.kernel = _check_kernel(kernel)
         self._pad = self.kernel.shape[-2] // 2, self.kernel.shape[-1] // 2
-        self._cached: tuple[Tensor, Tensor] | None = None
+        self._cached: _Spectrum | None = None
         _check_room(self.in_shape, self._pad)
 
+    def arrays(self, b: int) -> dict[str, NDArray[Any]]:
+        """{"kernel": (k, k), float64}, the PSF of image b."""
+        return {"kernel": self._own("kernel", b)[0].detach().cpu().double().numpy().copy()}
+
     def _forward(self, x: Tensor) -> Tensor:
-        return _apply(x, self._correlate, self._spread)
+        return _apply(x, self._convolve, self._spread)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return _apply(y, self._spread, self._correlate)
+        return _apply(y, self._spread, self._convolve)
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return y
 
-    def _correlate(self, x: Tensor) -> Tensor:
-        """Reflect, then correlate where the kernel lies inside."""
+    def _convolve(self, x: Tensor) -> Tensor:
+        """Reflect, then convolve where the kernel lies inside."""
         rows, columns = self._pad
         padded = F.pad(x, (columns, columns, rows, rows), mode="reflect")
         if self._is_direct(x):
-            return _direct_correlation(padded, self.kernel.to(x))
+            return _direct_correlation(padded, self.kernel.to(x).flip(-2, -1))
         return _filter(padded, self._spectrum(x).conj(), self._fft_size)[..., : x.shape[-2], : x.shape[-1]]
 
     def _spread(self, y: Tensor) -> Tensor:
-        """The adjoint of `_correlate`: convolve in full, then fold the margins back."""
+        """The adjoint of `_convolve`: correlate in full, then fold the margins back."""
         rows, columns = self._pad
         if self._is_direct(y):
             zeros = F.pad(y, (2 * columns, 2 * columns, 2 * rows, 2 * rows))
-            padded = _direct_correlation(zeros, self.kernel.to(y).flip(-2, -1))
+            padded = _direct_correlation(zeros, self.kernel.to(y))
         else:
             height, width = y.shape[-2] + 2 * rows, y.shape[-1] + 2 * columns
             padded = _filter(y, self._spectrum(y), self._fft_size)[..., :height, :width]
@@ -93,14 +103,37 @@ class Blur(Operator):
         return int(next_fast_len(height, real=True)), int(next_fast_len(width, real=True))
 
     def _spectrum(self, x: Tensor) -> Tensor:
+        """The spectrum of the flipped kernel: to correlate with that is to convolve with the kernel."""
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        if self._cached is not None:
-            kernel, cached = self._cached
-            if kernel is self.kernel and cached.device == x.device and cached.real.dtype == dtype:
-                return cached
-        spectrum: Tensor = torch.fft.rfft2(self.kernel.to(x.device, dtype), s=self._fft_size)
-        self._cached = self.kernel, spectrum
-        return spectrum
+        cached = self._cached  # read once: another thread may put its own in place
+        if cached is None or not cached.serves(self.kernel, x.device, dtype):
+            with torch.inference_mode(False), torch.no_grad():
+                flipped = self.kernel.to(x.device, dtype).flip(-2, -1)
+                cached = _Spectrum(self.kernel, self.kernel._version, torch.fft.rfft2(flipped, s=self._fft_size))
+            self._cached = cached
+        return cached.values
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """A spectrum and the kernel that it belongs to, which may be replaced or changed in place."""
+
+    kernel: Tensor
+    version: int
+    values: Tensor
+
+    def serves(self, kernel: Tensor, device: torch.device, dtype: torch.dtype) -> bool:
+        same = self.kernel is kernel and self.version == kernel._version
+        return same and self.values.device == device and self.values.real.dtype == dtype
+
+
+@settings
+class GaussianBlurSettings:
+    """`kernel_size` and `std` in pixels, see `gaussian_kernel`; `project` as in `Operator`."""
+
+    kernel_size: Odd
+    std: Positive
+    project: Projection = "published"
 
 
 class GaussianBlur(Blur):
@@ -109,6 +142,8 @@ class GaussianBlur(Blur):
     See `gaussian_kernel`. Its taps end at 4 std; the zeros beyond are left out, which changes only the cost.
     """
 
+    Settings: ClassVar[type] = GaussianBlurSettings
+
     def __init__(self, in_shape: Shape, kernel_size: int = 61, std: float = 3.0, *, project: str = "published") -> None:
         kernel = gaussian_kernel(kernel_size, std)
         taps = np.flatnonzero(kernel[kernel_size // 2])
@@ -116,13 +151,21 @@ class GaussianBlur(Blur):
         super().__init__(kernel[inner, inner], in_shape, project=project)
 
     @classmethod
-    def from_settings(
-        cls, in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
+    def _from_settings(
+        cls, in_shape: Shape, settings: GaussianBlurSettings, rngs: Sequence[np.random.Generator]
     ) -> GaussianBlur:
-        """Settings: kernel_size, std (pixels), project. Nothing is drawn."""
-        read = Settings(cls.__name__, settings, ("kernel_size", "std"))
-        size, std = read.whole("kernel_size", minimum=1), read.number("std", minimum=0.0)
-        return cls(in_shape, size, std, project=read.project)
+        return cls(in_shape, settings.kernel_size, settings.std, project=settings.project)
+
+
+@settings
+class MotionBlurSettings:
+    """`kernel_size` in pixels, `intensity` from 0 (a straight line) to 1, see `motion_kernel`; `center` moves the
+    path to the middle of the kernel; `project` as in `Operator`."""
+
+    kernel_size: Odd
+    intensity: Unit
+    center: bool = False
+    project: Projection = "published"
 
 
 class MotionBlur(Blur):
@@ -131,6 +174,8 @@ class MotionBlur(Blur):
 
     One kernel is drawn from each generator of `rngs`; see `motion_kernel` for the other arguments.
     """
+
+    Settings: ClassVar[type] = MotionBlurSettings
 
     def __init__(
         self,
@@ -148,14 +193,11 @@ class MotionBlur(Blur):
         super().__init__(kernels, in_shape, project=project)
 
     @classmethod
-    def from_settings(
-        cls, in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
+    def _from_settings(
+        cls, in_shape: Shape, settings: MotionBlurSettings, rngs: Sequence[np.random.Generator]
     ) -> MotionBlur:
-        """Settings: kernel_size, intensity (0 to 1), center, project."""
-        read = Settings(cls.__name__, settings, ("kernel_size", "intensity", "center"))
-        size = read.whole("kernel_size", minimum=1)
-        intensity = read.number("intensity", minimum=0.0, maximum=1.0)
-        return cls(in_shape, rngs, size, intensity, read.flag("center"), project=read.project)
+        chosen = settings.kernel_size, settings.intensity, settings.center
+        return cls(in_shape, rngs, *chosen, project=settings.project)
 
 
 class _Linear(torch.autograd.Function):
@@ -172,6 +214,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         return _apply(grads[0], ctx.adjoint_map, ctx.apply_map), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return _apply(tangents[0], ctx.apply_map, ctx.adjoint_map)
 
 
 def _apply(x: Tensor, apply: LinearMap, adjoint: LinearMap) -> Tensor:
@@ -205,11 +251,15 @@ def _fold(padded: Tensor, dim: int, pad: int) -> Tensor:
 
 def _check_kernel(kernel: Array) -> Tensor:
     values = as_tensor(kernel, "kernel")
-    if values.ndim == 4 and values.shape[1] == 1:
+    shape = tuple(values.shape)
+    if values.ndim == 4 and shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (2, 3) or values.shape[-2] % 2 == 0 or values.shape[-1] % 2 == 0:
-        shape = tuple(kernel.shape)
         raise ValueError(f"kernel of shape {shape}; it is (k, k), or (B, 1, k, k), with odd sides")
+    empty = ~values.flatten(-2).any(dim=-1)
+    if bool(empty.any()):
+        which = f" {int(empty.nonzero()[0])}" if values.ndim == 3 else ""
+        raise ValueError(f"kernel{which} is 0 everywhere: nothing is measured; an entry of it must not be 0")
     return values.reshape(-1, 1, *values.shape[-2:])
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 from torch import Tensor
 
-from operators.base import Array, Operator, Settings, Shape, as_tensor, check_shape
+from operators.base import Array, Operator, Projection, Shape
+from operators.validation import Count, Whole, Wholes, as_tensor, check_shape, settings
 
-__all__ = ["BoxInpainting", "Inpainting", "draw_box", "random_mask"]
+__all__ = ["BoxInpainting", "BoxInpaintingSettings", "Inpainting", "draw_box", "random_mask"]
 
 Box = tuple[int, int, int, int]
 
@@ -23,24 +26,18 @@ class Inpainting(Operator):
     The adjoint is the operator itself. `project` with "published" has T = identity, x - m x + y: known pixels
     are those of y, and what y holds in the hole (noise, where it was added there too) is added to x. With
     "adjoint" it is x - m x + m y, the orthogonal projection onto the images that agree with y.
-    ValueError: a mask that does not fit in_shape, or has entries other than 0 and 1.
+    ValueError: a mask that does not fit in_shape, has entries other than 0 and 1, or knows no pixel of an image.
     """
 
     per_image = ("mask",)
 
     def __init__(self, mask: Array, in_shape: Shape, *, project: str = "published") -> None:
         super().__init__(in_shape, in_shape, project=project)
-        values = as_tensor(mask, "mask")
-        if values.ndim == 4 and values.shape[1] == 1:
-            values = values[:, 0]
-        if values.ndim not in (2, 3) or tuple(values.shape[-2:]) != self.in_shape[1:]:
-            height, width = self.in_shape[1:]
-            raise ValueError(
-                f"mask of shape {tuple(mask.shape)}; it is ({height}, {width}), or (B, 1, {height}, {width})"
-            )
-        if not bool(((values == 0) | (values == 1)).all()):
-            raise ValueError("mask holds other values than 0 (missing) and 1 (known)")
-        self.mask = values.reshape(-1, 1, *self.in_shape[1:]).to(torch.float32)
+        self.mask = _check_mask(mask, self.in_shape)
+
+    def arrays(self, b: int) -> dict[str, NDArray[Any]]:
+        """{"mask": (H, W), uint8}, 1 = known, of image b."""
+        return {"mask": self._own("mask", b)[0].detach().cpu().numpy().astype(np.uint8)}
 
     def observation_mask(self, y: Tensor) -> Tensor:
         """The mask at the shape of y: 1 = known, 0 = missing."""
@@ -58,12 +55,34 @@ class Inpainting(Operator):
         return y
 
 
+def _check_position(position: tuple[int, ...]) -> Box:
+    if len(position) != 4 or min(position[:2]) < 0 or min(position[2:]) < 1:
+        raise ValueError("it must be top, left, height and width in pixels, the last two at least 1")
+    top, left, height, width = position
+    return top, left, height, width
+
+
+@settings
+class BoxInpaintingSettings:
+    """The missing box: `box` pixels a side (None = half the image's sides), drawn for each image at least `margin`
+    pixels from every border; `position` (top, left, height, width) in pixels fixes it instead; `project` as in
+    `Operator`."""
+
+    box: Count | None = None
+    margin: Whole = 16
+    position: Annotated[Wholes, AfterValidator(_check_position)] | None = None
+    project: Projection = "published"
+
+
 class BoxInpainting(Inpainting):
     """Inpainting of one box in each image (Ahn et al. 2024, Tables 5 and 7: half of the image's sides).
 
     `boxes` are (top, left, height, width) in pixels, one for each image, or one for all of them.
-    ValueError: no box, or one that does not lie inside the image.
+    ValueError: no box, or one that does not lie inside the image, or covers it.
     """
+
+    per_image = ("boxes",)
+    Settings: ClassVar[type] = BoxInpaintingSettings
 
     def __init__(self, in_shape: Shape, boxes: Sequence[Box], *, project: str = "published") -> None:
         if not boxes:
@@ -80,19 +99,13 @@ class BoxInpainting(Inpainting):
         self.boxes = tuple(boxes)
 
     @classmethod
-    def from_settings(
-        cls, in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
+    def _from_settings(
+        cls, in_shape: Shape, settings: BoxInpaintingSettings, rngs: Sequence[np.random.Generator]
     ) -> BoxInpainting:
-        """Settings: box (pixels a side, None = half the image), margin (pixels), position (top, left, height,
-        width, or None = drawn for each image), project."""
-        read = Settings(cls.__name__, settings, ("box", "margin", "position"))
-        side = None if read.null("box") else read.whole("box", minimum=1)
-        margin = read.whole("margin", minimum=0)
-        if not read.null("position"):
-            top, left, height, width = read.wholes("position", count=4)
-            return cls(in_shape, [(top, left, height, width)], project=read.project)
-        boxes = [draw_box(in_shape, rng, side, margin) for rng in rngs]
-        return cls(in_shape, boxes, project=read.project)
+        if settings.position is not None:
+            return cls(in_shape, [_check_position(settings.position)], project=settings.project)
+        boxes = [draw_box(in_shape, rng, settings.box, settings.margin) for rng in rngs]
+        return cls(in_shape, boxes, project=settings.project)
 
 
 def draw_box(in_shape: Shape, rng: np.random.Generator, side: int | None = None, margin: int = 16) -> Box:
@@ -125,3 +138,21 @@ def random_mask(
     mask = np.ones(height * width, dtype=np.float32)
     mask[rng.choice(height * width, size=missing, replace=False)] = 0.0
     return mask.reshape(height, width)
+
+
+def _check_mask(mask: Array, in_shape: Shape) -> Tensor:
+    """A user's mask as (B, 1, H, W), or (1, 1, H, W) for all images."""
+    _, height, width = in_shape
+    values = as_tensor(mask, "mask")
+    shape = tuple(values.shape)
+    if values.ndim == 4 and shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim not in (2, 3) or tuple(values.shape[-2:]) != (height, width):
+        raise ValueError(f"mask of shape {shape}; it is ({height}, {width}), or (B, 1, {height}, {width})")
+    if not bool(((values == 0) | (values == 1)).all()):
+        raise ValueError("mask holds other values than 0 (missing) and 1 (known)")
+    empty = ~values.flatten(-2).any(dim=-1)
+    if bool(empty.any()):
+        which = f" {int(empty.nonzero()[0])}" if values.ndim == 3 else ""
+        raise ValueError(f"mask{which} has no known pixel: nothing is measured; an entry of it must be 1 (known)")
+    return values.reshape(-1, 1, height, width).to(torch.float32)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.base import is_whole
+from operators.validation import check_number, check_odd
 
 __all__ = ["gaussian_kernel", "motion_kernel"]
 
@@ -29,9 +29,9 @@ def gaussian_kernel(size: int, std: float) -> Kernel:
     It is a unit impulse in (size, size) filtered by scipy.ndimage.gaussian_filter, as published; it is
     separable and its sum is 1. ValueError: a size that is not positive and odd, a std that is not positive.
     """
-    _check_size(size)
+    check_odd("kernel size", size)
     if not 0.0 < std < math.inf:
-        raise ValueError(f"std is {std}; it is a positive number of pixels")
+        raise ValueError(f"std is {std}; it must be a positive number of pixels")
     from scipy.ndimage import gaussian_filter1d
 
     impulse = np.zeros(size)
@@ -49,9 +49,8 @@ def motion_kernel(size: int, intensity: float, rng: np.random.Generator, center:
     leaves the window is cut off.
     ValueError: a size that is not positive and odd, an intensity outside [0, 1].
     """
-    _check_size(size)
-    if not 0.0 <= intensity <= 1.0:
-        raise ValueError(f"intensity is {intensity}; it is a number from 0 to 1")
+    check_odd("kernel size", size)
+    check_number("intensity", intensity, maximum=1.0)
     path = _draw_path(size, intensity, rng)
     path -= _centre_of_gravity(path) if center else path.mean()
     drawn = _reduce(_rasterise((path + size * (0.5 + 0.5j)) * FINE, size * FINE))
@@ -104,8 +103,3 @@ def _reduce(fine: Kernel) -> Kernel:
     tents /= tents.sum(axis=1).max()
     coarse: Kernel = tents @ fine @ tents.T
     return coarse
-
-
-def _check_size(size: int) -> None:
-    if not is_whole(size) or size < 1 or size % 2 == 0:
-        raise ValueError(f"kernel size is {size!r}; it is a positive odd number of pixels")

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.base import Operator, Settings, Shape, check_shape, is_whole
+from operators.base import Operator, Projection, Shape
+from operators.validation import Count, check_shape, is_whole, settings
 
-__all__ = ["SuperResolution", "bicubic_matrix"]
+__all__ = ["SuperResolution", "SuperResolutionSettings", "bicubic_matrix"]
+
+
+@settings
+class SuperResolutionSettings:
+    """`scale`, how many times smaller the measurement is; `project` as in `Operator`."""
+
+    scale: Count
+    project: Projection = "published"
 
 
 class SuperResolution(Operator):
@@ -24,6 +34,8 @@ class SuperResolution(Operator):
     ValueError: a scale that is not a positive whole number dividing H and W.
     """
 
+    Settings: ClassVar[type] = SuperResolutionSettings
+
     def __init__(self, in_shape: Shape, scale: int, *, project: str = "published") -> None:
         channels, height, width = check_shape(in_shape)
         if not is_whole(scale) or scale < 1 or height % scale or width % scale:
@@ -34,12 +46,10 @@ class SuperResolution(Operator):
         self.columns = torch.from_numpy(bicubic_matrix(width, self.scale))
 
     @classmethod
-    def from_settings(
-        cls, in_shape: Shape, settings: Mapping[str, object], rngs: Sequence[np.random.Generator]
+    def _from_settings(
+        cls, in_shape: Shape, settings: SuperResolutionSettings, rngs: Sequence[np.random.Generator]
     ) -> SuperResolution:
-        """Settings: scale, project. Nothing is drawn."""
-        read = Settings(cls.__name__, settings, ("scale",))
-        return cls(in_shape, read.whole("scale", minimum=1), project=read.project)
+        return cls(in_shape, settings.scale, project=settings.project)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.rows.to(x) @ (x @ self.columns.to(x).T)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    Array = NDArray[Any] | Tensor
-
 Shape = tuple[int, int, int]
 T = TypeVar("T")
 
@@ -50,6 +48,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Interval = Annotated[tuple[Unit, Unit], AfterValidator(_ascending), BeforeValidator(_sequence)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_sequence)]
@@ -159,7 +158,7 @@ def check_shape(shape: Sequence[int]) -> Shape:
     return channels, height, width
 
 
-def as_tensor(array: Array, name: str) -> Tensor:
+def as_tensor(array: NDArray[Any] | Tensor, name: str) -> Tensor:
     """A copy of a user's array as a float64 tensor without a graph; ValueError for NaN, infinite or complex entries.
 
     The copy is an ordinary tensor, also where the array is a tensor of `torch.inference_mode`.

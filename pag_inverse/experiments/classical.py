@@ -81,8 +81,8 @@ def biharmonic(operator: Inpainting, y: Tensor) -> Tensor:
 
 
 def _by_channel(operator: Blur, y: Tensor, deconvolve: Any) -> Tensor:
-    """Deconvolve each channel, continued by reflection. The blur correlates: its point spread is the flipped kernel."""
-    psf = operator.kernel.reshape(-1, *operator.kernel.shape[-2:])[0].double().numpy()[::-1, ::-1]
+    """Deconvolve each channel, continued by reflection; the operator's kernel is the point spread function."""
+    psf = operator.arrays(0)["kernel"]
     rows, columns = (side // 2 for side in psf.shape)
     padded = np.pad(y[0].double().numpy(), ((0, 0), (rows, rows), (columns, columns)), mode="reflect")
     restored = np.stack([deconvolve(channel, psf) for channel in padded])

@@ -118,5 +118,5 @@ def test_small_kernels_are_weights_too(size: int, intensity: float) -> None:
     ],
 )
 def test_arguments_out_of_range(size: int, intensity: float, message: str) -> None:
-    with pytest.raises(ValueError, match=f"is {message}; it is"):
+    with pytest.raises(ValueError, match=f"is {message}; it must be"):
         draw(0, size, intensity)

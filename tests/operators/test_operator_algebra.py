@@ -93,7 +93,7 @@ def test_a_batch_equals_its_images_alone(build: Build, project: str) -> None:
     x, y = normal(operator.in_shape, 1), normal(operator.out_shape, 2)
     chosen = [2, 0, 0]
     some = operator.select(chosen)
-    for method, images in (("forward", (x,)), ("adjoint", (y,)), ("project", (x, y)), ("measured", (y,))):
+    for method, images in (("forward", (x,)), ("adjoint", (y,)), ("project", (x, y)), ("observation_mask", (y,))):
         together = getattr(operator, method)(*images)
         few = getattr(some, method)(*(image[chosen] for image in images))
         torch.testing.assert_close(few, together[chosen], rtol=0, atol=1e-13)

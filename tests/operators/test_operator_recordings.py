@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators import Blur, GaussianBlur, Inpainting, Operator, SuperResolution, gaussian_kernel
+from operators import (
+    Blur,
+    GaussianBlur,
+    Inpainting,
+    MotionBlur,
+    Operator,
+    SuperResolution,
+    gaussian_kernel,
+    motion_kernel,
+)
 
 Recording = dict[str, Tensor]
 # Largest difference from the recorded measurement.
@@ -24,7 +33,8 @@ def build(task: str, recording: Recording, **options: str) -> Operator:
     if task == "gauss":
         return GaussianBlur(in_shape, 61, 3.0, **options)
     if task == "motion":
-        return Blur(recording["motion_kernel"], in_shape, **options)
+        # The published program correlates: its kernel is flipped where it is read.
+        return Blur(recording["motion_kernel"].flip(-2, -1), in_shape, **options)
     return SuperResolution(in_shape, int(task[2:]), **options)
 
 
@@ -104,22 +114,37 @@ def test_gaussian_blur_is_scipys(std: float, rng: np.random.Generator) -> None:
     assert difference(y, torch.from_numpy(expected)) < 1e-13
 
 
-@pytest.mark.parametrize("sides", [(3, 3), (5, 7), (1, 9), (13, 21)])
-def test_blur_is_scipys_correlation_for_each_image(sides: tuple[int, int], rng: np.random.Generator) -> None:
-    x, kernels = rng.uniform(-1, 1, (2, 3, 19, 26)), rng.normal(size=(2, *sides))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sides", [(3, 3), (5, 7), (1, 9), (13, 21), (25, 3), (27, 3), (5, 31)])
+def test_blur_is_scipys_convolution_for_each_image(
+    sides: tuple[int, int], dtype: torch.dtype, rng: np.random.Generator
+) -> None:
+    x, kernels = rng.uniform(-1, 1, (2, 3, 19, 27)), rng.normal(size=(2, *sides))
     expected = [
-        [scipy.ndimage.correlate(plane, kernel, mode="mirror") for plane in image]
+        [scipy.ndimage.convolve(plane, kernel, mode="mirror") for plane in image]
         for image, kernel in zip(x, kernels, strict=True)
     ]
-    y = Blur(kernels, (3, 19, 26)).forward(torch.from_numpy(x))
-    assert difference(y, torch.from_numpy(np.array(expected))) < 1e-12
+    y = Blur(kernels, (3, 19, 27)).forward(torch.from_numpy(x).to(dtype))
+    assert y.dtype == dtype
+    error = difference(y, torch.from_numpy(np.array(expected)))
+    assert error < {torch.float64: 1e-12, torch.float32: 2e-5}[dtype]
 
 
-@pytest.mark.parametrize("side", [5, 9])
-def test_an_impulse_becomes_the_flipped_kernel(side: int, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("side", [5, 9, 27])
+def test_a_bright_pixel_becomes_the_kernel(side: int, rng: np.random.Generator) -> None:
     kernel = rng.uniform(size=(side, side))
     impulse = torch.zeros(1, 1, 31, 31, dtype=torch.float64)
     impulse[..., 15, 15] = 1.0
     half = side // 2
     response = Blur(kernel, (1, 31, 31)).forward(impulse)[0, 0, 15 - half : 16 + half, 15 - half : 16 + half]
-    assert difference(response, torch.from_numpy(kernel[::-1, ::-1].copy())) < 1e-15
+    assert difference(response, torch.from_numpy(kernel)) < 1e-15
+
+
+def test_a_motion_kernel_is_what_a_bright_pixel_becomes() -> None:
+    operator = MotionBlur((1, 61, 61), [np.random.default_rng(3)], 31, 0.5)
+    impulse = torch.zeros(1, 1, 61, 61, dtype=torch.float64)
+    impulse[..., 30, 30] = 1.0
+    kernel = motion_kernel(31, 0.5, np.random.default_rng(3))
+    assert np.abs(kernel - kernel[::-1, ::-1]).max() > 0.01
+    response = operator.forward(impulse)[0, 0, 15:46, 15:46]
+    assert difference(response, torch.from_numpy(kernel)) < 1e-15

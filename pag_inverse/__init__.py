@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pag_inverse.settings.files import load_task
-    from pag_inverse.guidance.guidance import NoGuidance, PerturbedAttentionGuidance
+    from pag_inverse.guidance import GuidedModel, NoGuidance, PerturbedAttentionGuidance
     from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
-    from pag_inverse.solvers.step_sizes import at_speed
-    from pag_inverse.restoration.loop import RestorationResult, solve
-    from pag_inverse.solvers import DPS, PSLD, Solver, make_solver
+    from pag_inverse.problem import InverseProblem, simulate
+    from pag_inverse.restoration import ChainResult, RestorationOutput, restore, solve
+    from pag_inverse.settings import TASKS, Hyperparameters, load_task
+    from pag_inverse.solvers import DPS, PSLD, SOLVERS, Solver, State, StepOutput, make_solver
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _check_operators() -> None:
@@ -29,36 +29,55 @@ def _check_operators() -> None:
 
 
 _check_operators()
+# The public names and the rooms that they live in.
 _HOMES = {
-    "load_task": "config",
-    "NoGuidance": "guidance",
-    "PerturbedAttentionGuidance": "guidance",
-    "LatentPrior": "priors",
-    "PixelPrior": "priors",
-    "Prior": "priors",
-    "load_prior": "priors",
-    "at_speed": "rescaling",
-    "RestorationResult": "restoration",
-    "solve": "restoration",
     "DPS": "solvers",
     "PSLD": "solvers",
+    "SOLVERS": "solvers",
+    "TASKS": "settings",
+    "ChainResult": "restoration",
+    "GuidedModel": "guidance",
+    "Hyperparameters": "settings",
+    "InverseProblem": "problem",
+    "LatentPrior": "priors",
+    "NoGuidance": "guidance",
+    "PerturbedAttentionGuidance": "guidance",
+    "PixelPrior": "priors",
+    "Prior": "priors",
+    "RestorationOutput": "restoration",
     "Solver": "solvers",
+    "State": "solvers",
+    "StepOutput": "solvers",
+    "load_prior": "priors",
+    "load_task": "settings",
     "make_solver": "solvers",
+    "restore": "restoration",
+    "simulate": "problem",
+    "solve": "restoration",
 }
 __all__ = [
     "DPS",
     "PSLD",
+    "SOLVERS",
+    "TASKS",
+    "ChainResult",
+    "GuidedModel",
+    "Hyperparameters",
+    "InverseProblem",
     "LatentPrior",
     "NoGuidance",
     "PerturbedAttentionGuidance",
     "PixelPrior",
     "Prior",
-    "RestorationResult",
+    "RestorationOutput",
     "Solver",
-    "at_speed",
+    "State",
+    "StepOutput",
     "load_prior",
     "load_task",
     "make_solver",
+    "restore",
+    "simulate",
     "solve",
 ]
 
@@ -68,3 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'pag_inverse' has no attribute {name!r}")
     return getattr(import_module(f"pag_inverse.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

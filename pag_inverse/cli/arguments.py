@@ -1,16 +1,20 @@
-"""What the command lines share: a parser whose errors are one line."""
+"""What the command lines share: a parser whose errors are one line, and flags that several commands have."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pag_inverse.settings import PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows its epilog as it is written, takes no abbreviations and errs in one line."""
 
-    def __init__(self, prog: str, description: str | None, epilog: str) -> None:
+    def __init__(self, prog: str, description: str | None, epilog: str = "") -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -23,12 +27,92 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
+def run(prog: str, parser: Parser, argv: Sequence[str] | None, act: Callable[[argparse.Namespace], int]) -> int:
+    """Parse and act. 0: done; 1: something failed; 2: bad input, one line on stderr; 130: stopped by Ctrl-C."""
+    args = parser.parse_args(argv)
+    try:
+        return act(args)
+    except (ValueError, OSError) as error:
+        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
+        return 130
+
+
 def batch_size(text: str) -> int | None:
     """A number of images; None for `auto`."""
     return None if text == "auto" else int(text)
 
 
-def fail(prog: str, error: Exception) -> int:
-    """Tell an error in one line on stderr; exit status 2."""
-    print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+class SetOption(argparse.Action):
+    """`--set KEY=VALUE ...`: collects values, read as YAML reads them; `help` alone lists the options."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        found = dict(getattr(namespace, self.dest) or {})
+        for text in values:
+            key, equals, value = text.partition("=")
+            if text != "help" and not (equals and key):
+                parser.error(f"--set {text!r}; it must read KEY=VALUE, or help")
+            found[key] = _value(value)
+        setattr(namespace, self.dest, found)
+
+
+def _value(text: str) -> Any:
+    """A number, true or false, a list, null, or the text itself."""
+    import yaml
+
+    try:
+        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def split_options(given: dict[str, Any], further: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The solver's own options, and those of every run, whose names are `further`."""
+    return (
+        {key: value for key, value in given.items() if key not in further},
+        {key: value for key, value in given.items() if key in further},
+    )
+
+
+def add_guidance(p: argparse._ArgumentGroup) -> None:
+    """What replaces the row of the tables."""
+    p.add_argument("--pag", type=float, metavar="S", help="scale s of PAG; 0 takes the row without PAG")
+    p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
+    p.add_argument("--cfg", type=float, default=1.0, help="classifier-free guidance with a prompt; 1 is off")
+    p.add_argument("--steps", type=int, help="1 to 1000")
+    p.add_argument("--speed", choices=SPEEDS, default="exact", help="exact: the row as it is; others: fewer steps")
+    p.add_argument("--set", action=SetOption, nargs="+", metavar="KEY=VALUE", help="other options; --set help lists")
+
+
+def add_machine(p: argparse._ArgumentGroup) -> None:
+    """Where the networks run, and how many images at once."""
+    p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
+    p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
+    p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
+    p.add_argument("--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once")
+
+
+def add_prior(p: argparse._ArgumentGroup) -> None:
+    """The prior and its files."""
+    p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
+    p.add_argument("--weights-dir", type=Path, metavar="DIR", help="published weights (or PAG_INVERSE_WEIGHTS)")
+    p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
+    p.add_argument("--prior-config", type=Path, metavar="FILE", help="arguments or YAML that came with a checkpoint")
+    p.add_argument("--prediction", choices=PREDICTIONS, help="what the prior predicts, where its files do not tell")
+
+
+def add_run(p: argparse._ArgumentGroup) -> None:
+    """What every run has."""
+    p.add_argument("--sigma", type=float, help="noise on the [-1, 1] range; by default the task's, 0.05")
+    p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
+    p.add_argument("--output", type=Path, metavar="DIR")
+    p.add_argument("--overwrite", action="store_true", help="replace a folder that holds another run")
+
+
+def task_help() -> str:
+    """The tasks by name."""
+    return f"{', '.join(TASKS)}, or a .yaml file written like theirs"

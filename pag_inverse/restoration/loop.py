@@ -8,29 +8,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from operators import Noise, Operator
-from pag_inverse.guidance.guidance import Guidance
-from pag_inverse.priors.base import Draw, Prior
-from pag_inverse.solvers.base import Solver, StepOutput
+from operators import Draw, Noise, Operator
+from pag_inverse.guidance import GuidedModel, Guidance
+from pag_inverse.priors import Prior
+from pag_inverse.problem import InverseProblem
 from pag_inverse.runtime.streams import batch_draw
+from pag_inverse.settings import check_whole
+from pag_inverse.schedule import T
+from pag_inverse.solvers import Solver, State, StepOutput
 
-Callback = Callable[[int, int, StepOutput], None]
+Callback = Callable[[int, int, StepOutput], object]
 
 
 @dataclass(frozen=True)
-class RestorationResult:
-    """What a run ends with.
+class ChainResult:
+    """What a chain ends with.
 
-    x: restorations (B, 3, H, W), [-1, 1] up to overshoot; z: final states; residuals: ||y - A(x0)|| over what was
+    x: restorations (B, 3, H, W), [-1, 1] up to overshoot; state: the last one; residuals: ||y - A(x0)|| over what was
     measured, (B, steps) in the order of execution, the one before where a step did not look at the image; failed:
     image of the batch -> the step (1 is the first) at which it left the finite numbers. A failed image leaves the
-    others as they are; its x is not meaningful.
+    others as they are; its x is not meaningful. stopped: whether a callback ended the chain early; then x is the last
+    step's x0.
     """
 
     x: Tensor
-    z: Tensor
+    state: State
     residuals: Tensor
     failed: dict[int, int]
+    stopped: bool = False
+
+    @property
+    def z(self) -> Tensor:
+        """The final sample."""
+        return self.state.z
 
 
 def solve(
@@ -45,29 +55,64 @@ def solve(
     seeds: Sequence[int],
     callback: Callback | None = None,
     draw: Draw | None = None,
-) -> RestorationResult:
-    """Restore a batch of measurements y (B, *operator.out_shape), each image with the random stream of its own seed.
+) -> ChainResult:
+    """Restore a batch of measurements y (B, *operator.out_shape) with everything chosen by hand.
 
-    `callback(done, steps, output)` is called after each step. `draw` replays recorded random numbers in place of the
-    seeds. Raises ValueError where the prior cannot take the images, or a layer, seed count or steps do not fit.
+    See `run_chain`; `restore` chooses what is not given.
     """
-    if len(seeds) != len(y):
-        raise ValueError(f"{len(y)} measurements need as many seeds, not {len(seeds)}")
-    solver.check(operator)
-    schedule = solver.schedule(prior, steps)
-    draw = draw or batch_draw(seeds, y.device)
-    z = draw((len(y), *prior.state_shape(operator.in_shape)))
-    residuals: list[Tensor] = []
-    health = torch.zeros(len(y), dtype=torch.long, device=y.device)
-    for done, i in enumerate(reversed(range(steps)), start=1):
-        output = solver.step(z, i, schedule, y, noise, operator, prior, guidance, draw)
-        z = output.z
-        finite = torch.isfinite(z).flatten(1).all(dim=1)
-        health = torch.where((health == 0) & ~finite, done, health)
-        residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual)
-        if callback is not None:
-            callback(done, steps, output)
-    with torch.no_grad():
-        x = prior.decode(z)
+    problem = InverseProblem(y, operator, noise)
+    return run_chain(problem, GuidedModel(prior, guidance), solver, steps, seeds, callback=callback, draw=draw)
+
+
+def run_chain(
+    problem: InverseProblem,
+    model: GuidedModel,
+    solver: Solver,
+    steps: int,
+    seeds: Sequence[int],
+    *,
+    callback: Callback | None = None,
+    draw: Draw | None = None,
+) -> ChainResult:
+    """Restore the images of a problem, each with the random stream of its own seed.
+
+    `callback(done, steps, output)` is called after each step and ends the chain by returning True. `draw` replays
+    recorded random numbers in place of the seeds. Works under `no_grad` and `inference_mode`. ValueError: the prior
+    cannot take the images, or a layer, the number of seeds or of steps does not fit.
+    """
+    check_whole("steps", steps, 1, T)
+    if len(seeds) != len(problem):
+        raise ValueError(f"{len(problem)} measurements need as many seeds, not {len(seeds)}")
+    with torch.inference_mode(False), torch.no_grad():
+        problem = _recordable(problem)
+        solver.check(problem, model.prior)
+        schedule = solver.schedule(model.prior, steps)
+        draw = draw or batch_draw(seeds, problem.y.device)
+        state = solver.start(problem, model, schedule, draw)
+        health = torch.zeros(len(problem), dtype=torch.long, device=problem.y.device)
+        residuals: list[Tensor] = []
+        stopped, x0 = False, None
+        for done, i in enumerate(reversed(range(steps)), start=1):
+            output = solver.step(state, i, problem, model, schedule, draw)
+            state, x0 = output.state, output.x0 if output.x0 is not None else x0
+            health = _first_failure(health, state.z, done)
+            residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual.detach())
+            stopped = callback is not None and callback(done, steps, output) is True
+            if stopped or bool((health > 0).all()):
+                break
+        x = x0 if stopped and x0 is not None else solver.finish(state, model)
+        health = _first_failure(health, x, len(residuals))
     failed = {b: int(step) for b, step in enumerate(health.tolist()) if step}
-    return RestorationResult(x, z, torch.stack(residuals, dim=1), failed)
+    return ChainResult(x.detach(), state, torch.stack(residuals, dim=1), failed, stopped)
+
+
+def _first_failure(health: Tensor, x: Tensor, step: int) -> Tensor:
+    """The step at which each image was first not finite, 0 where it is finite."""
+    finite = torch.isfinite(x).flatten(1).all(dim=1)
+    return torch.where((health == 0) & ~finite, step, health)
+
+
+def _recordable(problem: InverseProblem) -> InverseProblem:
+    """The problem with tensors that autograd can record: those made under inference_mode are copied."""
+    y = problem.y.clone() if problem.y.is_inference() else problem.y
+    return InverseProblem(y.detach(), problem.operator.to(y.device), problem.noise)

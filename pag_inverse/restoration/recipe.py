@@ -1,93 +1,141 @@
-"""From a checked request to the objects of a run: prior, guidance, operator, measurement; and their description."""
+"""From a request to the objects of a run: prior, guidance, solver, operator, problem; and their description."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from operators import Noise, Operator, make_noise, make_operator
-from pag_inverse.runtime.allocation import settle_freed_memory
-from pag_inverse.restoration.subjects import Subject, own_operator
-from pag_inverse.priors.checkpoints.picture_side import picture_side
-from pag_inverse.storage.records import sha256
-from pag_inverse.restoration.request import Request
-from pag_inverse.settings.files import operator_size
-from pag_inverse.guidance.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.guidance import GuidedModel, Guidance, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
+from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
-from pag_inverse.solvers.step_sizes import rescaled
+from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.restoration.request import SolveRequest, load_request
+from pag_inverse.restoration.subjects import Subject, measurement_operator
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
+from pag_inverse.settings import Hyperparameters, TaskConfig, load_task
+from pag_inverse.solvers import option_names
+from pag_inverse.solvers.step_sizes import Settled, settle
+from pag_inverse.storage.files import file_sha256
 
 
-@dataclass
-class Setup:
-    """The objects of a run."""
+@dataclass(frozen=True)
+class Recipe:
+    """The objects of a run; nothing about it is left to check but the pictures."""
 
+    request: SolveRequest
+    task: TaskConfig
+    row: Hyperparameters
     prior: Prior
     guidance: Guidance
     noise: Noise
     size: int
+    settled: Settled
+
+    @property
+    def model(self) -> GuidedModel:
+        """The prior under its guidance."""
+        return GuidedModel(self.prior, self.guidance)
+
+    def operator(self, subjects: Sequence[Subject]) -> Operator:
+        """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
+        return _operator(self.request, self.task, self.size, subjects)
+
+    def problem(self, subjects: Sequence[Subject]) -> InverseProblem:
+        """A degraded batch with each image's own noise; or the user's measurement, multiplied by its mask."""
+        images = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(self.request.device)
+        operator = self.operator(subjects)
+        if self.request.measurement is not None:
+            return InverseProblem(images * operator.observation_mask(images), operator, self.noise)
+        seeds = [stream_seed(self.request.seed, subject.name, "measurement") for subject in subjects]
+        draw = batch_draw(seeds, self.request.device)
+        return simulate(images, operator, self.noise, draw=draw, noise_in_hole=self.task.noise_in_hole)
+
+    def for_example(self, subject: Subject) -> Recipe:
+        """The recipe with its step sizes brought to a picture; ValueError where prior or solver cannot take it."""
+        problem = self.problem([subject])
+        self.prior.state_shape(problem.operator.in_shape)
+        _, height, width = problem.operator.in_shape
+        settled = _settle(self.request, self.task, self.row, self.prior, math.sqrt(height * width))
+        settled.solver.check(problem, self.prior)
+        return replace(self, settled=settled)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the results, inputs aside; two runs with equal descriptions and inputs are the same run."""
+        request = self.request
+        files = {"mask": request.mask, "kernel": request.kernel}
+        return {
+            "task": self.task.name,
+            "solver": request.solver,
+            "prior": request.prior_name,
+            "dataset": self.task.dataset,
+            "s": self.row.s,
+            "layers": list(self.row.layers),
+            "pag_interval": list(self.row.pag_interval),
+            "steps": self.settled.steps,
+            **self.settled.solver.options(),
+            "speed": request.speed,
+            "cfg": request.cfg,
+            "prompt": request.prompt,
+            "operator": self.task.operator.name,
+            "operator_settings": dict(self.task.operator.settings),
+            "noise": self.task.noise if request.measurement is None else "unknown",
+            "sigma": self.noise.sigma if self.sigma_is_known else None,
+            "sigma_range": [-1, 1],
+            "noise_in_hole": self.task.noise_in_hole,
+            "size": self.size,
+            "resize": request.resize,
+            "composite": request.composite,
+            "seed": request.seed,
+            "samples": request.samples,
+            "measured": request.measurement is not None,
+            **{f"{name}_sha256": file_sha256(path) for name, path in files.items() if path is not None},
+            "device": request.device.partition(":")[0],
+            "prediction": self.prior.prediction,
+            "precision": request.precision,
+            **({} if request.tf32 is None else {"tf32": request.tf32}),
+            "prior_sha256": self.prior.fingerprint,
+        }
+
+    @property
+    def sigma_is_known(self) -> bool:
+        """False for a user's measurement without --sigma."""
+        return self.request.measurement is None or self.request.sigma is not None
 
 
-def wire(request: Request, prior: Prior | None = None) -> Setup:
-    """Make the objects that the request names; its prior is loaded unless it is given."""
-    prior = prior or request_prior(request)
-    check_side(request, prior)
-    row = request.row
-    if request.prompt is not None and not (isinstance(prior, LatentPrior) and prior.empty is not None):
-        raise ValueError(f"prior {prior.name} takes no prompt")
-    condition = prompt_of(prior, request.prompt) if request.prompt is not None else None
+def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
+    """Make the objects that a request names; its prior is loaded unless it is given. ValueError: what does not fit."""
+    task, row = load_request(request)
+    noise = _noise(request, task)
+    if prior is None:
+        prior = request_prior(request)
+    _check_side(request, task, prior)
+    condition = _condition(request, prior)
+    guidance: Guidance = NoGuidance(condition)
     if row.s > 0 or request.cfg != 1:
-        layers = prior.resolve_layers(row.layers)
-        guidance: Guidance = PerturbedAttentionGuidance(
-            row.s, layers, cfg=request.cfg, condition=condition, interval=row.options.pag_interval
+        row = replace(row, layers=prior.resolve_layers(row.layers))
+        guidance = PerturbedAttentionGuidance(
+            row.s, row.layers, cfg=request.cfg, condition=condition, interval=row.pag_interval
         )
-    else:
-        guidance = NoGuidance(condition)
-    sigma = request.sigma
-    noise = make_noise("gaussian", sigma) if sigma else make_noise("none")
-    return Setup(prior, guidance, noise, request.size or prior.image_size)
+    settled = _settle(request, task, row, prior, None)
+    return Recipe(request, task, row, prior, guidance, noise, request.size or prior.image_size, settled)
 
 
-def check_side(request: Request, prior: Prior) -> None:
-    """ValueError where the operators were chosen for another size of pictures than the prior's turns out to be."""
-    sides = (picture_side(request.prior), prior.image_size)
-    if request.size is None and len({operator_size(request.task.dataset, side) for side in sides}) > 1:
-        raise ValueError(f"prior {prior.name} works at {prior.image_size} pixels: give --size {prior.image_size}")
-
-
-def settled(request: Request, prior: Prior, operator: Operator) -> Request:
-    """The request with its step sizes brought to the chain and, for the embedded priors' rows, the pictures' size."""
-    if request.sizes:
-        scaled = rescaled(request.row, request.tuned_chain, request.task.solver, prior)
-        row = replace(request.row, **{name: getattr(scaled, name) for name in request.sizes})
-        request = replace(request, row=row, sizes=())
-    if request.tuned_side is None:
-        return request
-    _, height, width = operator.in_shape
-    return replace(request, row=request.row.at_side(math.sqrt(height * width), request.tuned_side), tuned_side=None)
-
-
-def settle_memory(request: Request, operator: Operator) -> None:
-    """What becomes of freed memory while such pictures are restored on a processor."""
-    if request.device == "cpu":
-        _, height, width = operator.in_shape
-        settle_freed_memory(height * width, request.low_memory)
-
-
-def request_prior(request: Request) -> Prior:
+def request_prior(request: SolveRequest) -> Prior:
+    """Load the prior that a request names onto its device; ValueError where either is not to be had."""
     if request.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {request.device}: this machine has no usable GPU; there is cpu")
     if request.device == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device mps: not on this machine; there is cpu")
-    allow_tf32(request.tf32)
+    if request.tf32 is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = request.tf32
     return load_prior(
-        request.prior,
+        request.prior_name,
         weights_dir=request.weights_dir,
         download=request.download,
         config=request.prior_config,
@@ -100,81 +148,55 @@ def request_prior(request: Request) -> Prior:
     )
 
 
-def allow_tf32(allowed: bool | None) -> None:
-    """Let the GPU round float32 factors to 10 bits of mantissa; None leaves torch's own choice."""
-    if allowed is not None:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def _settle(
+    request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior: Prior, side: float | None
+) -> Settled:
+    given = dict(request.options)
+    if request.measurement is not None and request.sigma is None and "renoise_prediction" in option_names(request.solver):
+        given.setdefault("renoise_prediction", False)  # the noise of the measurement is not known
+    return settle(
+        request.solver,
+        row,
+        prior,
+        side,
+        speed=request.speed,
+        given=given,
+        steps=request.steps,
+        tuned_steps=request.tuned_steps,
+        where=task.source if task.hyperparameters is not None and not request.options else "",
+    )
 
 
-def build_operator(request: Request, setup: Setup, subjects: Sequence[Subject]) -> Operator:
-    """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
+def _noise(request: SolveRequest, task: TaskConfig) -> Noise:
+    """The task's noise, at the request's level; of a user's measurement without a level, none."""
     if request.measurement is not None:
-        operator = own_operator(request)
+        return make_noise("gaussian", request.sigma) if request.sigma else make_noise("none")
+    sigma = task.sigma if request.sigma is None else request.sigma
+    return make_noise(task.noise, sigma) if sigma else make_noise("none")
+
+
+def _condition(request: SolveRequest, prior: Prior) -> torch.Tensor | None:
+    if request.prompt is None:
+        return None
+    if not (isinstance(prior, LatentPrior) and prior.empty is not None):
+        raise ValueError(f"prior {prior.name} takes no prompt")
+    return prompt_of(prior, request.prompt)
+
+
+def _check_side(request: SolveRequest, task: TaskConfig, prior: Prior) -> None:
+    """ValueError where the operator was chosen for another size of pictures than the prior's turns out to be."""
+    if request.size is not None or prior.image_size == picture_side(request.prior_name):
+        return
+    there = load_task(request.task, task.dataset, request.solver, image_size=prior.image_size, pag=task.pag)
+    here = {**task.operator.settings, "project": None, "position": None}
+    if here != {**there.operator.settings, "project": None, "position": None}:
+        raise ValueError(f"prior {prior.name} works at {prior.image_size} pixels: give --size {prior.image_size}")
+
+
+def _operator(request: SolveRequest, task: TaskConfig, size: int, subjects: Sequence[Subject]) -> Operator:
+    if request.measurement is not None:
+        operator = measurement_operator(request, task, subjects[0].image.shape)
     else:
         rngs = [operator_rng(request.seed, subject.name) for subject in subjects]
-        shape = (3, setup.size, setup.size)
-        operator = make_operator(request.task.operator.name, shape, request.task.operator.settings, rngs)
+        operator = make_operator(task.operator.name, (3, size, size), task.operator.settings, rngs)
     return operator.to(request.device, torch.float32)
-
-
-def measure(request: Request, setup: Setup, operator: Operator, subjects: Sequence[Subject]) -> Tensor:
-    """y = A(x) + n with each image's own noise; or the user's measurement, multiplied by its mask."""
-    images = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(request.device)
-    if request.measurement is not None:
-        return images * operator.observation_mask(images)
-    seeds = [stream_seed(request.seed, subject.name, "measurement") for subject in subjects]
-    y = setup.noise(operator.forward(images), batch_draw(seeds, request.device))
-    return y if request.task.noise_in_hole else y * operator.observation_mask(y)
-
-
-def residual_unit(request: Request, operator: Operator, y: Tensor) -> Tensor:
-    """sigma sqrt(m), what ||y - A x|| is for the truth; sqrt(m) alone where sigma is not known or 0."""
-    measured = operator.observation_mask(y).flatten(1).sum(dim=1).sqrt()
-    return measured * request.sigma if request.sigma else measured
-
-
-def describe(request: Request, setup: Setup) -> dict[str, Any]:
-    """What is used, printed and saved; two runs with equal descriptions are the same run."""
-    row = asdict(request.row)
-    options = row.pop("options")
-    psld = ("renoise_prediction", "encode", "ddim_eta", "encode_interval")
-    own = psld if request.task.solver == "psld" else ("variance",)
-    shared = ("spacing", "step_scaling", "noise_floor", "step_limit")
-    parts = ("gradient_interval", "gradient_part", "pag_interval")
-    if row["gamma"] is None:
-        row.pop("gamma")
-    return {
-        "task": request.task.name,
-        "solver": request.task.solver,
-        "prior": request.prior,
-        "dataset": request.task.dataset,
-        **row,
-        **{n: options[n] for n in (*own, *shared, *parts)},
-        "speed": request.speed,
-        "cfg": request.cfg,
-        "prompt": request.prompt,
-        "operator": request.task.operator.name,
-        "operator_settings": dict(request.task.operator.settings),
-        "sigma": request.sigma,
-        "sigma_range": [-1, 1],
-        "noise_in_hole": request.task.noise_in_hole,
-        "size": setup.size,
-        "resize": request.resize,
-        "composite": request.composite,
-        "seed": request.seed,
-        "samples": request.samples,
-        "inputs": [str(p) for p in request.inputs] or str(request.measurement or "bundled"),
-        "mask": request.mask and str(request.mask),
-        "kernel": request.kernel and str(request.kernel),
-        "device": request.device,
-        "prediction": setup.prior.prediction,
-        "precision": request.precision,
-        **({} if request.tf32 is None else {"tf32": request.tf32}),
-        "prior_sha256": weights_hash(setup.prior),
-    }
-
-
-def weights_hash(prior: Prior) -> str:
-    """A hash of the prior's tensors, the same wherever they were read from."""
-    tensors = (t.detach().cpu().contiguous() for network in prior.networks() for t in network.state_dict().values())
-    return sha256(t.flatten().view(torch.uint8).numpy().tobytes() for t in tensors)

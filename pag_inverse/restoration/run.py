@@ -1,38 +1,118 @@
-"""The part of the solve command that computes: wire the objects, restore batch by batch, write what came out."""
+"""The run of the solve command: check everything, restore batch by batch, write what came out."""
 
 from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
-from pag_inverse.runtime.batching import largest_batch, split_where_full
+from pag_inverse.data.images import list_images
+from pag_inverse.restoration.batches import choose_batch_size, restore_all
+from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
+from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check_request
 from pag_inverse.restoration.subjects import Subject, read_subjects
-from pag_inverse.storage.records import RunFolder, check_writable
-from pag_inverse.restoration.request import Request
-from pag_inverse.restoration.writing import Gathered, summarise, write
-from pag_inverse.restoration.recipe import (
-    Setup,
-    build_operator,
-    describe,
-    measure,
-    request_prior,
-    residual_unit,
-    settle_memory,
-    settled,
-    wire,
-)
-from pag_inverse.restoration.loop import solve
-from pag_inverse.solvers import StepOutput, make_solver
-from pag_inverse.runtime.streams import batch_draw, stream_seed
+from pag_inverse.restoration.writing import write
+from pag_inverse.runtime.allocation import settle_freed_memory
+from pag_inverse.solvers import SOLVERS, option_lines
+from pag_inverse.storage.run_store import RunStore
 
 
-def list_layers(request: Request) -> int:
+def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, overwrite: bool, dry_run: bool) -> int:
+    """Restore a picture, a folder of pictures or a measurement into a folder; 1 if a picture failed.
+
+    `inputs` None is the bundled photograph. Nothing is written before everything that can be checked was checked.
+    """
+    paths = find_inputs(request, inputs)
+    recipe = make_recipe(request)
+    subjects = read_subjects(request, paths, recipe.size)
+    recipe = recipe.for_example(subjects[0])
+    folder = output or Path("results") / f"{recipe.task.name}_{request.solver}"
+    store = RunStore(folder, kind="solve", settings=recipe.describe())
+    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects})
+    print("\n".join(summary(recipe, subjects, folder)), file=sys.stderr)
+    if dry_run:
+        return 0
+    if request.device == "cpu":
+        settle_freed_memory(subjects[0].image[0].size, request.low_memory)
+    with store.open(overwrite):
+        restore_missing(recipe, store, subjects)
+    return report(store, subjects)
+
+
+def find_inputs(request: SolveRequest, inputs: Path | None) -> list[Path]:
+    """The pictures to degrade; ValueError where there are none."""
+    if inputs is None:
+        return []
+    if request.measurement is not None:
+        raise ValueError("--input is degraded here, --measurement is taken as it is: give one of them")
+    if not inputs.exists():
+        raise ValueError(f"{inputs}: no such file")
+    return list_images(inputs) if inputs.is_dir() else [inputs]
+
+
+def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]) -> None:
+    """Restore what is not there yet, with a bar of the steps."""
+    survey = store.survey([subject.name for subject in subjects])
+    for sentence in survey.damaged:
+        print(sentence, file=sys.stderr)
+    if survey.finished:
+        print(f"{len(survey.finished)} of {len(subjects)} already finished", file=sys.stderr)
+    left = [subject for subject in subjects if subject.name in survey.pending]
+    if not left:
+        return
+    samples = len(left) * recipe.request.samples
+    size = choose_batch_size(recipe, left[0], samples)
+    if recipe.request.batch_size is None:
+        print(f"batch size     {size}", file=sys.stderr)
+    with tqdm(total=math.ceil(samples / size) * recipe.settled.steps, unit="step", mininterval=0.5) as bar:
+
+        def tick(done: int, steps: int, residual: float | None) -> None:
+            if residual is not None:
+                bar.set_postfix_str(f"residual {residual:.2f}", refresh=False)
+            bar.update()
+
+        for subject, kept in restore_all(recipe, left, size, tick):
+            if error := write(recipe, store, subject, kept):
+                print(f"solve: {subject.name} {error}", file=sys.stderr)
+
+
+def report(store: RunStore, subjects: Sequence[Subject]) -> int:
+    """A line a picture, and where everything lies; 1 if one failed."""
+    entries = store.entries()
+    failed = False
+    for subject in subjects:
+        entry = entries.get(subject.name, {})
+        scores = [f"{kind} {m['psnr']:.2f} dB, SSIM {m['ssim']:.3f}" for kind, m in entry.get("metrics", {}).items()]
+        error = entry.get("error")
+        failed = failed or error is not None
+        print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
+    print(f"written to {store.folder}")
+    return 1 if failed else 0
+
+
+def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path) -> list[str]:
+    """What a person wants to know before a run; the manifest has all of it."""
+    request, settled = recipe.request, recipe.settled
+    sizes = ", ".join(f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES)
+    pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
+    sigma = f"sigma {recipe.noise.sigma:g} on [-1, 1]" if recipe.sigma_is_known else "sigma unknown"
+    _, height, width = subjects[0].image.shape
+    count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
+    return [
+        f"task       {recipe.task.name}, {sigma}",
+        f"solver     {request.solver}, {settled.steps} steps, {sizes}; {pag}",
+        f"prior      {request.prior_name} on {request.device}, {request.precision}",
+        f"picture    {count}, {height} x {width}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
+        f"output     {folder}",
+    ]
+
+
+def list_layers(request: SolveRequest) -> int:
+    """Print the self-attention layers of a prior in the checkpoint's words and in diffusers'."""
+    check_request(request)
     prior = request_prior(request)
     rows = [("checkpoint", "diffusers"), *((layer.checkpoint, layer.diffusers) for layer in prior.layers())]
     width = max(len(a) for a, _ in rows)
@@ -41,110 +121,14 @@ def list_layers(request: Request) -> int:
     return 0
 
 
-def restore(request: Request) -> int:
-    """Check everything that can be checked, then restore; 1 if an image left the finite numbers."""
-    setup = wire(request)
-    subjects = read_subjects(request, setup.size)
-    example = build_operator(request, setup, subjects[:1])
-    setup.prior.state_shape(example.in_shape)
-    request = settled(request, setup.prior, example)
-    make_solver(request.task.solver, request.row).check(example)
-    settings = describe(request, setup)
-    folder = RunFolder(request.output, settings, request.overwrite)
-    check_writable(request.output)
-    print("\n".join(f"{key:14} {value}" for key, value in settings.items()), file=sys.stderr)
-    if request.dry_run:
-        return 0
-    settle_memory(request, example)
-    folder.start()
-    left = [subject for subject in subjects if subject.name not in folder.images]
-    if len(left) < len(subjects):
-        print(f"{len(subjects) - len(left)} of {len(subjects)} already finished", file=sys.stderr)
-    return run_batches(request, setup, folder, left)
+def list_options() -> int:
+    """Print what `--set` takes: the options of each solver, and those of every run."""
+    for name in SOLVERS:
+        print(f"options of {name}:")
+        print("\n".join(f"  {line}" for line in option_lines(name)))
+    print("options of every run:")
+    fields = SolveRequest.__pydantic_fields__  # type: ignore[attr-defined]
+    print("\n".join(f"  {name}={fields[name].default}  {fields[name].description}" for name in FURTHER_OPTIONS))
+    return 0
 
 
-def settle_batch(request: Request, setup: Setup, subject: Subject, limit: int, processes: int = 1) -> Request:
-    """The request with the number of images that fit where that is left open, at most `limit`."""
-    if request.batch_size is not None:
-        return request
-
-    def step(n: int) -> None:
-        operator = build_operator(request, setup, [subject] * n)
-        y = measure(request, setup, operator, [subject] * n)
-        solver, last = make_solver(request.task.solver, request.row), request.row.steps - 1
-        draw = batch_draw([0] * n, request.device)
-        z = draw((n, *setup.prior.state_shape(operator.in_shape)))
-        schedule = solver.schedule(setup.prior, request.row.steps)
-        solver.step(z, last, schedule, y, setup.noise, operator, setup.prior, setup.guidance, draw)
-
-    found = largest_batch(step, request.device, limit, processes)
-    print(f"batch size     {found}", file=sys.stderr)
-    return replace(request, batch_size=found)
-
-
-def run_batches(request: Request, setup: Setup, folder: RunFolder, subjects: Sequence[Subject]) -> int:
-    items = [(subject, sample) for subject in subjects for sample in range(request.samples)]
-    if items:
-        request = settle_batch(request, setup, subjects[0], len(items))
-    size = request.batch_size or 1
-    gathered = {subject.name: Gathered() for subject in subjects}
-    total, failures = math.ceil(len(items) / size) * request.row.steps, 0
-    with tqdm(total=total, unit="step", disable=not items) as bar:
-        for batch in batches(items, size):
-            split_where_full(lambda part: run_batch(request, setup, part, gathered, bar), batch)
-            for subject in finished(batch, gathered, request.samples):
-                failures += write(request, folder, subject, gathered.pop(subject.name))
-    summarise(folder)
-    return 1 if failures else 0
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
-
-
-def run_batch(
-    request: Request,
-    setup: Setup,
-    batch: Sequence[tuple[Subject, int]],
-    gathered: dict[str, Gathered],
-    bar: Any,
-) -> None:
-    """Solve one batch and file each sample under its image."""
-    subjects = [subject for subject, _ in batch]
-    operator = build_operator(request, setup, subjects)
-    y = measure(request, setup, operator, subjects)
-    unit = residual_unit(request, operator, y)
-
-    def show(done: int, steps: int, output: StepOutput) -> None:
-        bar.update()
-        if output.x0 is not None:
-            bar.set_postfix_str(f"residual {float((output.residual / unit).mean()):.2f}")
-
-    started = time.monotonic()
-    seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
-    result = solve(
-        y,
-        operator,
-        setup.prior,
-        make_solver(request.task.solver, request.row),
-        setup.guidance,
-        noise=setup.noise,
-        steps=request.row.steps,
-        seeds=seeds,
-        callback=show,
-    )
-    seconds = (time.monotonic() - started) / len(batch)
-    x = operator.project(result.x, y * operator.observation_mask(y)) if request.composite == "measurement" else result.x
-    for b, (subject, sample) in enumerate(batch):
-        kept = gathered[subject.name]
-        kept.samples[sample], kept.y, kept.seconds = x[b].cpu(), y[b].cpu(), kept.seconds + seconds
-        kept.residuals[sample] = (result.residuals[b] / unit[b]).tolist()
-        kept.enlarged = operator.enlarge(y)[b].cpu()
-        if b in result.failed:
-            kept.failed[sample] = result.failed[b]
-
-
-def finished(batch: Sequence[tuple[Subject, int]], gathered: dict[str, Gathered], samples: int) -> list[Subject]:
-    subjects = {subject.name: subject for subject, _ in batch}
-    return [s for name, s in subjects.items() if len(gathered[name].samples) == samples]

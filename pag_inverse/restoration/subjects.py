@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators import Blur, GaussianBlur, Inpainting, Operator, SuperResolution
-from pag_inverse.storage.records import sha256
-from pag_inverse.restoration.request import DEFAULT_PHOTOGRAPH, Request
+from operators import Blur, Inpainting, MotionBlur, Operator, SuperResolution, make_operator, operator_class
+from pag_inverse.data.arrays import read_kernel, read_mask, read_measurement
 from pag_inverse.data.images import bundled_photograph, prepare, read_image
+from pag_inverse.restoration.request import SolveRequest
+from pag_inverse.settings import TaskConfig
+from pag_inverse.storage.files import sha256
+
+DEFAULT_PHOTOGRAPH = "astronaut"
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,21 @@ class Subject:
     sha256: str
 
 
-def read_subjects(request: Request, size: int) -> list[Subject]:
+def make_subject(name: str, source: str, image: Any) -> Subject:
+    """A subject of an image (3, H, W) in [-1, 1]."""
+    array = np.ascontiguousarray(image, dtype=np.float32)
+    return Subject(name, source, array, sha256(array.tobytes()))
+
+
+def read_subjects(request: SolveRequest, inputs: Sequence[Path], size: int) -> list[Subject]:
     """Read everything before anything is computed or written; ValueError names the first file that is no picture."""
     if request.measurement is not None:
-        image = read_measurement(request.measurement)
-        return [_subject(request.measurement.stem, str(request.measurement), image)]
-    if not request.inputs:
+        path = request.measurement
+        return [make_subject(path.stem, str(path), read_measurement(path))]
+    if not inputs:
         image = prepare(bundled_photograph(DEFAULT_PHOTOGRAPH), size, request.resize)
-        return [_subject(DEFAULT_PHOTOGRAPH, f"scikit-image's {DEFAULT_PHOTOGRAPH}", image)]
-    subjects = [_subject(p.stem, str(p), prepare(read_image(p), size, request.resize)) for p in request.inputs]
+        return [make_subject(DEFAULT_PHOTOGRAPH, f"scikit-image's {DEFAULT_PHOTOGRAPH}", image)]
+    subjects = [make_subject(p.stem, str(p), prepare(read_image(p), size, request.resize)) for p in inputs]
     names = [subject.name for subject in subjects]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -41,56 +52,27 @@ def read_subjects(request: Request, size: int) -> list[Subject]:
     return subjects
 
 
-def read_measurement(path: Path) -> NDArray[np.float32]:
-    """A measurement (3, H, W): a picture, or a .npy in [-1, 1] of shape (3, H, W) or (1, 3, H, W)."""
-    if path.suffix != ".npy":
-        return np.asarray(read_image(path), dtype=np.float32)
-    array = _load_array(path)
-    array = array[0] if array.ndim == 4 and len(array) == 1 else array
-    if array.ndim != 3 or array.shape[0] != 3 or not np.isfinite(array).all():
-        raise ValueError(f"{path}: a measurement is a finite array (3, H, W), not {array.shape}")
-    return np.asarray(array, dtype=np.float32)
+def measurement_operator(request: SolveRequest, task: TaskConfig, shape: tuple[int, ...]) -> Operator:
+    """The operator of a user's measurement (3, H, W): its mask or kernel, the task's settings otherwise.
 
-
-def own_operator(request: Request) -> Operator:
-    """The operator of the user's measurement: its mask or kernel, the task's settings otherwise."""
-    assert request.measurement is not None
-    _, height, width = read_measurement(request.measurement).shape
-    name, settings = request.task.operator.name, request.task.operator.settings
-    project, shape = str(settings["project"]), (3, height, width)
-    if request.mask is not None and name != "box_inpainting":
-        raise ValueError(f"--mask goes with the task box_inpainting, not with {request.task.name}")
-    if name == "box_inpainting":
-        assert request.mask is not None
-        return Inpainting(read_grey(request.mask) >= 0.5, shape, project=project)
-    if name == "super_resolution":
-        scale: Any = settings["scale"]
-        return SuperResolution((3, height * scale, width * scale), scale, project=project)
+    ValueError: a mask or kernel that the task's operator has no use for, or one that is missing.
+    """
+    name, settings = task.operator.name, task.operator.settings
+    kind, in_shape = operator_class(name), (3, shape[1], shape[2])
+    project = str(settings.get("project", "published"))
+    if request.mask is not None and not issubclass(kind, Inpainting):
+        raise ValueError(f"--mask goes with an inpainting task, not with {task.name}")
+    if request.kernel is not None and not issubclass(kind, Blur):
+        raise ValueError(f"--kernel goes with a deblurring task, not with {task.name}")
+    if issubclass(kind, Inpainting):
+        if request.mask is None:
+            raise ValueError(f"--measurement with the task {task.name} needs --mask")
+        return Inpainting(read_mask(request.mask), in_shape, project=project)
     if request.kernel is not None:
-        kernel = read_grey(request.kernel)
-        return Blur(kernel / max(kernel.sum(), 1e-12), shape, project=project)
-    sizes: Any = settings
-    return GaussianBlur(shape, sizes["kernel_size"], sizes["std"], project=project)
-
-
-def read_grey(path: Path) -> NDArray[np.float64]:
-    """A mask or kernel (H, W), not negative: a .npy, or a picture's brightness from 0 to 1."""
-    array = _load_array(path) if path.suffix == ".npy" else (np.asarray(read_image(path)).mean(axis=0) + 1) / 2
-    if array.ndim != 2 or not np.isfinite(array).all() or array.min() < 0:
-        raise ValueError(f"{path}: a mask or kernel is a finite array (H, W) that is not negative")
-    return np.asarray(array, dtype=np.float64)
-
-
-def _load_array(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no array that numpy can read: {error}") from error
-    if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
-        raise ValueError(f"{path} holds {array.dtype}, not numbers")
-    return np.asarray(array)
-
-
-def _subject(name: str, source: str, image: Any) -> Subject:
-    array = np.ascontiguousarray(image, dtype=np.float32)
-    return Subject(name, source, array, sha256(array.tobytes()))
+        return Blur(read_kernel(request.kernel), in_shape, project=project)
+    if issubclass(kind, MotionBlur):
+        raise ValueError(f"--measurement with the task {task.name} needs --kernel")
+    if issubclass(kind, SuperResolution):
+        scale = int(settings["scale"])
+        in_shape = (3, shape[1] * scale, shape[2] * scale)
+    return make_operator(name, in_shape, settings, [])

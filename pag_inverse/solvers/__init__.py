@@ -8,7 +8,7 @@ from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.psld import PSLD
 
-__all__ = ["DPS", "PSLD", "SOLVERS", "Solver", "State", "StepOutput", "make_solver", "solver_class"]
+__all__ = ["DPS", "PSLD", "SOLVERS", "Solver", "State", "StepOutput", "make_solver", "option_lines", "option_names", "solver_class"]
 
 SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,
@@ -30,3 +30,14 @@ def make_solver(name: str, options: Hyperparameters | Mapping[str, Any], where: 
     """
     found = options.options if isinstance(options, Hyperparameters) else options
     return validated(solver_class(name), found, where)
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """The options of the solver `name`, in their order."""
+    return tuple(getattr(solver_class(name), "__pydantic_fields__", {}))
+
+
+def option_lines(name: str) -> list[str]:
+    """A line for each option of the solver `name`: what it is, its default, and what is allowed."""
+    fields = getattr(solver_class(name), "__pydantic_fields__", {})
+    return [f"{key}={field.default}  {field.description or ''}" for key, field in fields.items()]

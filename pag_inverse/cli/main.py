@@ -1,0 +1,36 @@
+"""`pag-inverse COMMAND`: the same commands as the scripts of the repository."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "solve": "restore pictures, or a measurement of your own",
+    "evaluate": "restore a data set and report on it",
+    "search": "search step sizes and PAG scales on training pictures",
+    "ablate": "measure what each option of a row costs and gains",
+    "compare": "hold the priors against classical restoration",
+    "benchmark": "measure time and memory of a step",
+    "train": "train a small prior on a folder of pictures",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; without one, or with --help, list them."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: pag-inverse COMMAND ...; pag-inverse COMMAND --help tells the flags\n")
+        print("\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items()))
+        return 0 if args else 2
+    if args[0] == "--version":
+        from pag_inverse import __version__
+
+        print(f"pag_inverse {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"pag-inverse: unknown command {args[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    found: int = import_module(f"pag_inverse.cli.{args[0]}").main(args[1:])
+    return found

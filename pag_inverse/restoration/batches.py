@@ -1,0 +1,102 @@
+"""Restoring many pictures batch by batch: what solve and evaluate have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pag_inverse.restoration.loop import run_chain
+from pag_inverse.restoration.recipe import Recipe
+from pag_inverse.restoration.subjects import Subject
+from pag_inverse.runtime.batching import largest_batch, split_where_full
+from pag_inverse.runtime.streams import batch_draw, stream_seed
+from pag_inverse.solvers import StepOutput
+
+Item = tuple[Subject, int]  # a picture and the number of a sample
+Tick = Callable[[int, int, float | None], None]  # steps done of steps, and the mean relative residual where known
+
+
+@dataclass
+class Samples:
+    """The samples of one picture so far.
+
+    `images` and `residuals` (over the steps, relative to the noise level) are by sample number, `failed` holds the
+    step at which a sample left the finite numbers. `y` is the measurement, `enlarged` the same at the picture's size,
+    `drawn` the mask or kernel that the operator has, `seconds` the time of all samples.
+    """
+
+    images: dict[int, Tensor] = field(default_factory=dict)
+    residuals: dict[int, list[float]] = field(default_factory=dict)
+    failed: dict[int, int] = field(default_factory=dict)
+    y: Tensor | None = None
+    enlarged: Tensor | None = None
+    drawn: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def failure(self) -> str | None:
+        """Which samples left the finite numbers, and where; None where none did."""
+        if not self.failed:
+            return None
+        where = ", ".join(f"sample {s} at step {step}" for s, step in sorted(self.failed.items()))
+        return f"left the finite numbers ({where})"
+
+
+def restore_all(
+    recipe: Recipe, subjects: Iterable[Subject], batch_size: int, tick: Tick = lambda *_: None
+) -> Iterator[tuple[Subject, Samples]]:
+    """Every sample of every picture, `batch_size` at once; a picture is yielded when its last sample is done.
+
+    Pictures are read from `subjects` as they are needed, and forgotten when they are yielded.
+    """
+    count = recipe.request.samples
+    gathered: dict[str, Samples] = {}
+    items = ((subject, sample) for subject in subjects for sample in range(count))
+    while batch := list(islice(items, batch_size)):
+        split_where_full(lambda part: _restore_batch(recipe, part, gathered, tick), batch)
+        for subject in {subject.name: subject for subject, _ in batch}.values():
+            if len(gathered[subject.name].images) == count:
+                yield subject, gathered.pop(subject.name)
+
+
+def _restore_batch(recipe: Recipe, batch: Sequence[Item], gathered: dict[str, Samples], tick: Tick) -> None:
+    """Solve one batch and file each sample under its picture."""
+    problem = recipe.problem([subject for subject, _ in batch])
+    operator, unit = problem.operator, problem.residual_unit()
+
+    def show(done: int, steps: int, output: StepOutput) -> None:
+        tick(done, steps, None if output.x0 is None else float((output.residual / unit).mean()))
+
+    started, request = time.monotonic(), recipe.request
+    seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
+    result = run_chain(problem, recipe.model, recipe.settled.solver, recipe.settled.steps, seeds, callback=show)
+    seconds = (time.monotonic() - started) / len(batch)
+    x = result.x
+    if request.composite == "measurement":
+        x = operator.project(x, problem.y * problem.mask)
+    for b, (subject, sample) in enumerate(batch):
+        kept = gathered.setdefault(subject.name, Samples())
+        kept.images[sample], kept.y, kept.seconds = x[b].cpu(), problem.y[b].cpu(), kept.seconds + seconds
+        kept.residuals[sample] = (result.residuals[b] / unit[b]).tolist()
+        kept.enlarged, kept.drawn = operator.enlarge(problem.y)[b].cpu(), operator.arrays(b)
+        if b in result.failed:
+            kept.failed[sample] = result.failed[b]
+
+
+def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: int = 1) -> int:
+    """The request's number of images at once; where it is left open, as many as fit, at most `limit`."""
+    if recipe.request.batch_size is not None:
+        return recipe.request.batch_size
+
+    def step(n: int) -> None:
+        problem, solver = recipe.problem([example] * n), recipe.settled.solver
+        draw, schedule = batch_draw([0] * n, recipe.request.device), solver.schedule(recipe.prior, recipe.settled.steps)
+        state = solver.start(problem, recipe.model, schedule, draw)
+        solver.step(state, recipe.settled.steps - 1, problem, recipe.model, schedule, draw)
+
+    return largest_batch(step, recipe.request.device, limit, processes)

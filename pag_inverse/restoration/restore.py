@@ -1,0 +1,213 @@
+"""One call from a picture, a measurement or a problem to a restoration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators import GaussianNoise, NoNoise, Operator, make_noise, make_operator
+from pag_inverse.guidance import GuidedModel, Guidance, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.priors import Prior, load_prior
+from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.restoration.kinds import Kind, read_kind
+from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
+from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
+from pag_inverse.settings import TASKS, Hyperparameters, TaskConfig, check_whole, load_task
+from pag_inverse.solvers import SOLVERS, Solver, make_solver, option_names
+from pag_inverse.solvers.step_sizes import settle
+
+ROWS = "natural"  # of the embedded priors; also those of a prior whose data set is not known
+
+
+@dataclass(frozen=True)
+class RestorationOutput:
+    """Restorations of a batch of B pictures, S samples each.
+
+    x: (B, S, 3, H, W), float32, clamped to [-1, 1]. residuals: ||y - A x|| over sigma sqrt(m), or over sqrt(m) where
+    sigma is 0 or unknown, (B, S); about 1 is right where sigma is known. failed: (picture, sample) -> the step at which
+    it left the finite numbers; its x is zero. problem: what was solved. stopped: whether a callback ended the run.
+    """
+
+    x: Tensor
+    residuals: Tensor
+    failed: dict[tuple[int, int], int]
+    problem: InverseProblem
+    stopped: bool
+    kind: Kind
+
+    @property
+    def images(self) -> Any:
+        """The first sample of each picture, of the kind that was given: PIL images, arrays, or tensors."""
+        return self.kind.back(self.x[:, 0])
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the samples, (B, 3, H, W)."""
+        return self.x.mean(dim=1)
+
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation of the samples, (B, 3, H, W); zero for a single one."""
+        return self.x.std(dim=1) if self.x.shape[1] > 1 else torch.zeros_like(self.x[:, 0])
+
+
+def restore(
+    image_or_problem: Any,
+    *,
+    task: str | Path | None = None,
+    operator: Operator | None = None,
+    sigma: float | None = None,
+    prior: Any = None,
+    solver: str | Solver | None = None,
+    guidance: Guidance | None = None,
+    steps: int | None = None,
+    num_samples: int = 1,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    callback: Callback | None = None,
+) -> RestorationOutput:
+    """Restore pictures from what was measured of them.
+
+    `image_or_problem` is one of three things. An `InverseProblem` is solved. With `operator`, it is a measurement by
+    that operator, with noise of standard deviation `sigma` on the [-1, 1] range where that is known. With `task`, a
+    name of TASKS or a YAML file, it is a clean picture that is degraded as the task says, and then restored.
+
+    Pictures are PIL images, arrays (H, W, 3) of uint8, arrays or tensors (3, H, W) or (B, 3, H, W) of floats in
+    [-1, 1], or a list of them; `.images` returns the same kind and size. Sides must be multiples of what the prior
+    takes (16 for `pixel`, 32 for `latent`).
+
+    prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object, by default
+    the first of SOLVERS. guidance: by default PAG with the row's scale and layers where the prior has those layers, no
+    guidance where it has not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default
+    "0", "1", ... `callback(done, steps, output)` is called after each step; returning True stops the run.
+    ValueError: what does not fit.
+
+    >>> import numpy as np
+    >>> from pag_inverse import restore
+    >>> picture = np.full((64, 64, 3), 128, dtype=np.uint8)
+    >>> output = restore(picture, task="gaussian_deblur", steps=2)
+    >>> output.images.shape, output.x.shape
+    ((64, 64, 3), torch.Size([1, 1, 3, 64, 64]))
+    """
+    check_whole("num_samples", num_samples, minimum=1)
+    check_whole("seed", seed)
+    name = solver if isinstance(solver, str) else next(iter(SOLVERS))
+    kind_of_solver = type(solver) if isinstance(solver, Solver) else type(make_solver(name, {}))
+    prior = load_prior(prior if prior is not None else kind_of_solver.default_prior)
+    problem, kind, names = _problem(image_or_problem, task, operator, sigma, names, seed, prior)
+    problem = problem.to(prior.device)
+    _, height, width = problem.operator.in_shape
+    row = _row(task, problem, prior, name, kind_of_solver, guidance is None)
+    if not isinstance(solver, Solver):
+        given = {"renoise_prediction": False} if problem.noise.sigma == 0 else {}
+        given = {key: value for key, value in given.items() if key in option_names(name)}
+        settled = settle(name, row, prior, math.sqrt(height * width), given=given)
+        solver, steps = settled.solver, steps or settled.steps
+    model = GuidedModel(prior, guidance if guidance is not None else _guidance(row, prior))
+    results = []
+    for sample in range(num_samples):
+        seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in names]
+        results.append(run_chain(problem, model, solver, steps or row.steps, seeds, callback=callback))
+        if results[-1].stopped:
+            break
+    return _output(results, problem, kind)
+
+
+def _problem(
+    given: Any,
+    task: str | Path | None,
+    operator: Operator | None,
+    sigma: float | None,
+    names: Sequence[str] | None,
+    seed: int,
+    prior: Prior,
+) -> tuple[InverseProblem, Kind, Sequence[str]]:
+    if sum(choice is not None for choice in (task, operator)) + isinstance(given, InverseProblem) != 1:
+        raise ValueError(
+            "give one of three: an InverseProblem; a measurement with operator=...; a clean picture with task=..."
+        )
+    if isinstance(given, InverseProblem):
+        if sigma is not None:
+            raise ValueError("sigma goes with a measurement; an InverseProblem has its noise")
+        return given, Kind.tensors(), _names(names, len(given))
+    x, kind = read_kind(given)
+    names = _names(names, len(x))
+    if operator is not None:
+        noise = NoNoise() if sigma is None else GaussianNoise(sigma)
+        return InverseProblem(x * operator.observation_mask(x), operator, noise), kind, names
+    prior.state_shape(tuple(x.shape[1:]))  # before anything is drawn for pictures that cannot be restored
+    config = load_task(task or "", None, next(iter(SOLVERS)), image_size=int(min(x.shape[2:])), pag=False)
+    rngs = [operator_rng(seed, name) for name in names]
+    made = make_operator(config.operator.name, tuple(x.shape[1:]), config.operator.settings, rngs)
+    level = config.sigma if sigma is None else sigma
+    noise = make_noise(config.noise, level) if level else make_noise("none")
+    draw = batch_draw([stream_seed(seed, name, "measurement") for name in names])
+    return simulate(x, made, noise, draw=draw, noise_in_hole=config.noise_in_hole), kind, names
+
+
+def _names(names: Sequence[str] | None, count: int) -> Sequence[str]:
+    names = [str(b) for b in range(count)] if names is None else names
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(f"{count} pictures need as many different names, not {list(names)}")
+    return names
+
+
+def _row(
+    task: str | Path | None,
+    problem: InverseProblem,
+    prior: Prior,
+    name: str,
+    kind: type[Solver],
+    pag: bool,
+) -> Hyperparameters:
+    """The row of the tables for this problem and prior: of the task that is named, or of one with such an operator."""
+    name = next((known for known, found in SOLVERS.items() if found is kind), name)
+    wanted = task if task is not None else _task_like(problem.operator)
+    for dataset in (prior.dataset, ROWS):
+        if dataset is None:
+            continue
+        try:
+            config = load_task(wanted, dataset, name, image_size=int(min(problem.operator.in_shape[1:])), pag=pag)
+        except ValueError:
+            continue
+        assert config.hyperparameters is not None
+        return config.hyperparameters
+    return Hyperparameters(steps=100)
+
+
+def _task_like(operator: Operator) -> str:
+    """The task whose operator is of the same class, or of a class that is most like it."""
+    configs: list[TaskConfig] = [
+        load_task(task, None, next(iter(SOLVERS)), image_size=256, pag=False) for task in TASKS
+    ]
+    from operators import operator_class
+
+    for base in type(operator).__mro__:
+        for config in configs:
+            if base in operator_class(config.operator.name).__mro__ and base not in Operator.__mro__:
+                return config.name
+    return TASKS[1] if len(TASKS) > 1 else TASKS[0]
+
+
+def _guidance(row: Hyperparameters, prior: Prior) -> Guidance:
+    """PAG as the row has it, where the prior has its layers."""
+    known = {word for layer in prior.layers() for word in (layer.checkpoint, layer.diffusers)}
+    if row.s > 0 and set(row.layers) <= known:
+        return PerturbedAttentionGuidance(row.s, row.layers, interval=row.pag_interval)
+    return NoGuidance()
+
+
+def _output(results: Sequence[ChainResult], problem: InverseProblem, kind: Kind) -> RestorationOutput:
+    failed = {(b, s): step for s, result in enumerate(results) for b, step in result.failed.items()}
+    x = torch.stack([result.x.float() for result in results], dim=1)
+    for b, s in failed:
+        x[b, s] = 0.0
+    x = x.clamp(-1, 1)
+    residuals = torch.stack([problem.relative_residual(x[:, s].to(problem.y)) for s in range(x.shape[1])], dim=1)
+    return RestorationOutput(x, residuals, failed, problem, any(result.stopped for result in results), kind)

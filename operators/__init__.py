@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from operators.inpainting import BoxInpainting, BoxInpaintingSettings, Inpainting, draw_box, random_mask
     from operators.kernels import gaussian_kernel, motion_kernel
     from operators.noise import Draw, GaussianNoise, Noise, NoNoise
-    from operators.registry import NOISES, OPERATORS, check_settings, make_noise, make_operator
+    from operators.registry import NOISES, OPERATORS, check_settings, make_noise, make_operator, operator_class
     from operators.super_resolution import SuperResolution, SuperResolutionSettings
 
 _HOMES = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -48,9 +49,8 @@ class Operator(abc.ABC):
         super().__init_subclass__()
         inherited = (name for parent in cls.__bases__ for name in getattr(parent, "per_image", ()))
         cls.per_image = tuple(dict.fromkeys((*inherited, *cls.per_image)))
-        # Arrays that are made in inference mode could never be part of a graph.
         if "__init__" in vars(cls):
-            cls.__init__ = torch.inference_mode(False)(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _no_inference_mode()(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, project: str = "published") -> None:
         self.in_shape = check_shape(in_shape)
@@ -82,7 +82,8 @@ class Operator(abc.ABC):
     def forward(self, x: Tensor) -> Tensor:
         """A x: (B, *in_shape) -> (B, *out_shape). ValueError where the shape or the batch does not fit."""
         self._check(x, self.in_shape, "images")
-        return self._forward(x)
+        with _no_inference_mode():
+            return self._forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y, where <A x, y> = <x, A* y>: (B, *out_shape) -> (B, *in_shape).
@@ -92,7 +93,8 @@ class Operator(abc.ABC):
         self._check(y, self.out_shape, "measurements")
         if not self.linear:
             raise ValueError(f"{type(self).__name__} is not linear: it has no adjoint")
-        return self._adjoint(y)
+        with _no_inference_mode():
+            return self._adjoint(y)
 
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.
@@ -150,7 +152,7 @@ class Operator(abc.ABC):
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype is {dtype}; it must be floating point, such as torch.float32")
         moved = self._copied()
-        with torch.inference_mode(False):
+        with _no_inference_mode():
             vars(moved).update({name: _moved(value, device, dtype) for name, value in vars(moved).items()})
         return moved
 
@@ -161,8 +163,8 @@ class Operator(abc.ABC):
     def _adjoint(self, y: Tensor) -> Tensor:
         """A* y, shapes already checked: the vector-Jacobian product, exact for any linear operator."""
         keep_graph = torch.is_grad_enabled() and y.requires_grad
-        with torch.inference_mode(False), torch.enable_grad():
-            y = y.clone() if y.is_inference() else y
+        y = y.clone() if y.is_inference() else y
+        with torch.enable_grad():
             zeros = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
             (x,) = torch.autograd.grad(self._forward(zeros), zeros, y, create_graph=keep_graph)
         return x
@@ -197,6 +199,16 @@ class Operator(abc.ABC):
                 )
 
 
+@contextmanager
+def _no_inference_mode() -> Iterator[None]:
+    """Off where it is on: a tensor that is made in it, and kept, could never be part of a graph."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def _positions(indices: Sequence[int] | Tensor) -> list[int]:
     chosen = torch.as_tensor(indices)
     positions: list[int] = (chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen).tolist()
@@ -210,7 +222,7 @@ def _picked(value: Any, indices: Sequence[int]) -> Any:
         raise ValueError(f"image {faulty[0]} of a batch of {len(value)}; it must be from 0 to {len(value) - 1}")
     if isinstance(value, (tuple, list)):
         return type(value)(value[index] for index in indices)
-    with torch.inference_mode(False):
+    with _no_inference_mode():
         return value[list(indices)]
 
 

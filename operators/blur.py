@@ -107,9 +107,8 @@ class Blur(Operator):
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         cached = self._cached  # read once: another thread may put its own in place
         if cached is None or not cached.serves(self.kernel, x.device, dtype):
-            with torch.inference_mode(False), torch.no_grad():
-                flipped = self.kernel.to(x.device, dtype).flip(-2, -1)
-                cached = _Spectrum(self.kernel, self.kernel._version, torch.fft.rfft2(flipped, s=self._fft_size))
+            flipped = self.kernel.to(x.device, dtype).flip(-2, -1)
+            cached = _Spectrum(self.kernel, self.kernel._version, torch.fft.rfft2(flipped, s=self._fft_size))
             self._cached = cached
         return cached.values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.priors.networks import network_dtype, own_view, run_network
 from pag_inverse.schedule import Floats
+
+if TYPE_CHECKING:
+    from pag_inverse.priors.checkpoints.text_encoder import TextEncoder
 
 
 class LatentPrior(Prior):
@@ -37,6 +40,7 @@ class LatentPrior(Prior):
         super().__init__(unet, betas, name=name, multiple=multiple, image_size=image_size, prediction=prediction)
         self.vae = own_view(vae)
         self.empty = empty
+        self.text: TextEncoder | None = None  # for prompts that are not empty, where it came with the networks
 
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check_image_shape(image_shape)

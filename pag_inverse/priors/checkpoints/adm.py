@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from pag_inverse.priors.checkpoints.adm_arguments import AdmArguments, read_arguments
+from pag_inverse.priors.checkpoints.files import one_line
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -43,6 +47,27 @@ class AdmLayout:
     scale_shift: bool
     head_channels: int = 64
     new_attention_order: bool = False
+
+
+def load_adm(
+    path: Path, state: State, *, head_channels: int = 64, config: Path | None = None
+) -> tuple[UNet2DModel, int]:
+    """The U-Net of an ADM state dict and its image size in pixels; `path` names it in messages.
+
+    `config` is a file of ADM's own arguments, which say what the tensors do not: the attention heads, and an image
+    size other than 256. `head_channels` is the width of a head where the file does not say.
+    """
+    arguments = read_arguments(config) if config else AdmArguments()
+    try:
+        state = _without_prefix(state)
+        heads = arguments.head_channels(state, head_channels)
+        layout = read_layout(state, heads, arguments.use_new_attention_order)
+        arguments.check(layout)
+        image_size = arguments.image_size or 256
+        return build_unet(state, layout, image_size), image_size
+    except ValueError as error:
+        beside = f" ({config})" if config else ""
+        raise ValueError(f"{path}{beside}: {error}") from error
 
 
 def read_layout(state: State, head_channels: int = 64, new_attention_order: bool = False) -> AdmLayout:
@@ -124,8 +149,17 @@ def build_unet(state: State, layout: AdmLayout, image_size: int = 256) -> UNet2D
     try:
         unet.load_state_dict(converted, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"not the weights of one ADM U-Net: {_one_line(error)}") from error
+        raise ValueError(f"not the weights of one ADM U-Net: {one_line(error)}") from error
     return unet
+
+
+def _without_prefix(state: State) -> State:
+    """The state dict without the prefix, such as `model.`, that a wrapper put before every one of its names."""
+    last = "time_embed.0.weight"
+    prefixes = [key.removesuffix(last) for key in state if key.endswith(f".{last}")]
+    if len(prefixes) != 1 or not all(key.startswith(prefixes[0]) for key in state):
+        return state
+    return {key.removeprefix(prefixes[0]): value for key, value in state.items()}
 
 
 def _check_is_adm(state: State) -> None:
@@ -148,7 +182,8 @@ def _check_representable(state: State, layout: AdmLayout) -> None:
         raise ValueError(f"an ADM whose first level ({layout.widths[0]}) is not as wide as its base ({base})")
     if any(w % 32 for w in layout.widths):
         raise ValueError(f"an ADM of widths {layout.widths}; they must be multiples of 32")
-    if any(w % layout.head_channels for w, a in zip(layout.widths, layout.attention, strict=True) if a):
+    attended = [width for width, attention in zip(layout.widths, layout.attention, strict=True) if attention]
+    if layout.head_channels < 1 or any(width % layout.head_channels for width in attended):
         raise ValueError(f"head_channels {layout.head_channels} does not divide the widths {layout.widths}")
 
 
@@ -219,8 +254,3 @@ def _kind(index: str, attention: bool, layer: int) -> str:
     if index == "0":
         return f"resnets.{layer}"
     return f"attentions.{layer}" if attention and index == "1" else "upsamplers.0"
-
-
-def _one_line(error: Exception) -> str:
-    text = re.sub(r"\s+", " ", str(error))
-    return text if len(text) < 300 else text[:300] + " ..."

@@ -18,7 +18,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from torch import Tensor
 
-from pag_inverse.priors.checkpoints.files import first_line, read_settings
+from pag_inverse.priors.checkpoints.files import first_line, one_line, read_settings
+from pag_inverse.priors.checkpoints.text_encoder import empty_prompt_tokens
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.schedule import BETAS
 
@@ -112,8 +113,7 @@ def _build(kind: Any, config: dict[str, Any], state: dict[str, Tensor], prefix: 
     try:
         network.load_state_dict({k: v.float() for k, v in state.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        text = re.sub(r"\s+", " ", str(error))
-        raise ValueError(f"{prefix}* are not the weights of one {kind.__name__}: {text[:300]}") from error
+        raise ValueError(f"{prefix}* are not the weights of one {kind.__name__}: {one_line(error)}") from error
     return network
 
 
@@ -210,7 +210,7 @@ def _empty_prompt(state: State, unet: Any) -> Tensor:
     else:
         source = {key: value for key, value in state.items() if key.startswith(CLIP)}
         encoder, pad = _text_encoder(single_file_utils.convert_ldm_clip_checkpoint(source), "quick_gelu", CLIP), 49407
-    found = encoder(torch.tensor([[49406, 49407, *[pad] * 75]])).last_hidden_state.float()
+    found = encoder(torch.tensor([empty_prompt_tokens(pad)])).last_hidden_state.float()
     if found.shape[-1] != width:
         raise ValueError(f"its text encoder is {found.shape[-1]} wide, its U-Net wants {width}")
     return found

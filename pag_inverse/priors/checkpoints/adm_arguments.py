@@ -1,0 +1,144 @@
+"""The arguments of ADM's programs, as a file beside a checkpoint holds them: used, checked against it, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator
+from torch import Tensor
+
+from pag_inverse.priors.checkpoints.files import read_settings
+from pag_inverse.settings import settings, validated
+
+if TYPE_CHECKING:
+    from pag_inverse.priors.checkpoints.adm import AdmLayout
+
+# ADM's own default multipliers of the width, by the side of the pictures.
+_CHANNEL_MULT = {
+    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    128: (1.0, 1.0, 2.0, 3.0, 4.0),
+    64: (1.0, 2.0, 3.0, 4.0),
+}
+# How a network was trained and is sampled from: they change nothing of what it computes.
+_OF_NO_EFFECT = {
+    "batch_size",
+    "classifier_path",
+    "classifier_scale",
+    "clip_denoised",
+    "data_dir",
+    "dropout",
+    "dynamic_threshold",
+    "ema_rate",
+    "fp16_scale_growth",
+    "log_interval",
+    "lr",
+    "lr_anneal_steps",
+    "microbatch",
+    "model_path",
+    "num_samples",
+    "rescale_learned_sigmas",
+    "rescale_timesteps",
+    "resume_checkpoint",
+    "sampler",
+    "save_interval",
+    "schedule_sampler",
+    "timestep_respacing",
+    "use_checkpoint",
+    "use_ddim",
+    "use_fp16",
+    "use_kl",
+    "weight_decay",
+}
+
+
+def _numbers(value: object) -> object:
+    """ADM's lists: "32,16,8", or a single number."""
+    if isinstance(value, str):
+        return tuple(float(part) for part in value.split(",") if part.strip())
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,) if isinstance(value, (int, float)) else value
+
+
+_Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+
+
+@settings
+class AdmArguments:
+    """The arguments of `create_model_and_diffusion` that matter here; None where the file does not say.
+
+    Those with a single allowed value say what kind of model this project can use.
+    """
+
+    image_size: int | None = None
+    num_channels: int | None = None
+    num_res_blocks: int | None = None
+    channel_mult: _Numbers | None = None
+    attention_resolutions: _Numbers | None = None
+    num_heads: int | None = None
+    num_head_channels: int | None = None
+    num_heads_upsample: int = -1
+    use_new_attention_order: bool = False
+    use_scale_shift_norm: bool | None = None
+    resblock_updown: bool | None = None
+    learn_sigma: bool | None = None
+    model_var_type: Literal["learned_range", "fixed_small", "fixed_large"] | None = None
+    class_cond: Literal[False] = False
+    predict_xstart: Literal[False] = False
+    model_mean_type: Literal["epsilon"] = "epsilon"
+    noise_schedule: Literal["linear"] = "linear"
+    diffusion_steps: Literal[1000] = 1000
+    steps: Literal[1000] = 1000
+
+    def head_channels(self, state: Mapping[str, Tensor], default: int) -> int:
+        """The width of an attention head, by ADM's rule: `num_head_channels`, unless it is -1 or not there."""
+        if self.num_head_channels not in (None, -1):
+            return int(self.num_head_channels or 0)
+        if self.num_heads is None:
+            if self.num_head_channels is None:
+                return default
+            raise ValueError("num_head_channels is -1 and num_heads is missing: one of them must be given")
+        if self.num_heads_upsample not in (-1, self.num_heads):
+            raise ValueError(f"num_heads_upsample {self.num_heads_upsample} and num_heads {self.num_heads} differ")
+        widths = {v.shape[0] // 3 for k, v in state.items() if k.endswith("qkv.weight")}
+        if len(widths) != 1 or self.num_heads < 1 or max(widths) % self.num_heads:
+            found = f"num_heads {self.num_heads} over attention of widths {sorted(widths)}"
+            raise ValueError(f"{found}: heads of one width are needed")
+        return widths.pop() // self.num_heads
+
+    def check(self, layout: AdmLayout) -> None:
+        """ValueError where an argument and the layout that the tensors have contradict each other."""
+        learned = layout.out_channels == 2 * layout.in_channels
+        found = {
+            "num_channels": layout.widths[0],
+            "num_res_blocks": layout.blocks,
+            "use_scale_shift_norm": layout.scale_shift,
+            "resblock_updown": layout.resblock_updown,
+            "learn_sigma": learned,
+        }
+        for name, value in found.items():
+            _compare(name, getattr(self, name), value)
+        if self.model_var_type is not None:
+            _compare("model_var_type learned_range", self.model_var_type == "learned_range", learned)
+        side = self.image_size or 256
+        multipliers = tuple(width / layout.widths[0] for width in layout.widths)
+        if self.channel_mult is not None:
+            _compare("channel_mult", self.channel_mult or _CHANNEL_MULT.get(side, multipliers), multipliers)
+        if self.attention_resolutions is not None:
+            attention = tuple(side / 2**level in self.attention_resolutions for level in range(len(layout.widths)))
+            where = f"attention_resolutions {self.attention_resolutions} at image_size {side}: attention by level"
+            _compare(where, attention, layout.attention)
+
+
+def read_arguments(file: Path) -> AdmArguments:
+    """The arguments in a JSON or YAML file; ValueError for an unknown one, or one of a model not supported here."""
+    given = {key: value for key, value in read_settings(file).items() if key not in _OF_NO_EFFECT}
+    return validated(AdmArguments, given, str(file))
+
+
+def _compare(name: str, given: object, found: object) -> None:
+    if given is not None and given != found:
+        raise ValueError(f"{name} is {given}, but the tensors of the checkpoint say {found}")

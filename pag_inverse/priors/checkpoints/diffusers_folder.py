@@ -1,0 +1,83 @@
+"""Models in folders as diffusers saves them: a U-Net alone or in `unet`, with `vae` or `vqvae`, `text_encoder`, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from pag_inverse.priors.base import Prior
+from pag_inverse.priors.checkpoints.components import Components, takes_prompt
+from pag_inverse.priors.checkpoints.files import one_line, read_json
+from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
+from pag_inverse.priors.checkpoints.text_encoder import folder_text_encoder
+from pag_inverse.schedule import BETAS, Floats
+
+
+def load_folder(
+    path: Path, prediction: str | None, betas: Floats | None = None, image_size: int | None = None
+) -> Prior:
+    """The prior in a diffusers folder; `betas` and `image_size` are used where its settings do not say.
+
+    Without a scheduler in the folder and without `betas`: linear betas for pixels, Stable Diffusion's for latents.
+    """
+    autoencoders = [path / name for name in ("vae", "vqvae") if (path / name).is_dir()]
+    vae = load_autoencoder(autoencoders[0]) if autoencoders else None
+    inner = path / "unet" if (path / "unet").is_dir() or vae is not None else path
+    unet = load_model(inner, "UNet2DModel", *(["UNet2DConditionModel"] if vae is not None else []))
+    found = _chain(path, prediction)
+    if found is None:
+        default = BETAS["linear" if vae is None else "scaled_linear"]()
+        found = (default if betas is None else betas), prediction or _prediction(path, unet)
+    text = folder_text_encoder(path) if takes_prompt(unet) else None
+    return Components(str(path), unet, vae, *found, text=text, image_size=image_size).prior()
+
+
+def load_model(folder: Path, *kinds: str) -> Any:
+    """One diffusers model of a folder (config.json and weights), every key in its place; float32."""
+    kind = read_json(folder / "config.json").get("_class_name")
+    if kind not in kinds:
+        raise ValueError(f"{folder} holds a {kind}; a {' or '.join(kinds)} belongs here")
+    import diffusers
+
+    try:
+        model, info = getattr(diffusers, kind).from_pretrained(
+            folder,
+            local_files_only=True,
+            output_loading_info=True,
+            low_cpu_mem_usage=False,
+            torch_dtype=torch.float32,
+        )
+    except (OSError, RuntimeError, ValueError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{folder} cannot be loaded: {one_line(error)}") from error
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if info.get(fault):
+            raise ValueError(f"{folder}: {fault.replace('_', ' ')}: {list(info[fault])[:3]}")
+    return model
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """An AutoencoderKL, or a VQModel: where such a one's config names no scale its latents are not scaled."""
+    vae = load_model(folder, "AutoencoderKL", "VQModel")
+    if type(vae).__name__ == "VQModel" and "scaling_factor" not in read_json(folder / "config.json"):
+        vae.register_to_config(scaling_factor=1.0)  # ldm-celebahq-256, not diffusers' later default of 0.18215
+    return vae
+
+
+def _chain(folder: Path, prediction: str | None) -> tuple[Floats, str] | None:
+    """The betas and the prediction of the folder's scheduler, which may lie beside the network; None without one."""
+    for file in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if file.exists():
+            config = read_json(file)
+            return betas_of(config, str(file)), prediction_of(config, str(file), prediction)
+    return None
+
+
+def _prediction(folder: Path, unet: Any) -> str:
+    if not takes_prompt(unet):
+        return "epsilon"
+    from pag_inverse.priors.checkpoints.stable_diffusion import stable_diffusion_prediction
+
+    return stable_diffusion_prediction(folder, unet)

@@ -1,0 +1,101 @@
+"""Models at hand: a diffusers pipeline, a U-Net, or a U-Net with its autoencoder; the caller's are left as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pag_inverse.priors.base import Prior
+from pag_inverse.priors.checkpoints.components import Components, is_a
+from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
+from pag_inverse.priors.checkpoints.text_encoder import held_text_encoder
+from pag_inverse.priors.networks import own_view
+from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.settings import PRECISIONS
+
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", "LDMPipeline", "StableDiffusionPipeline")
+_DTYPES = tuple(getattr(torch, name) for name in (*PRECISIONS, "float64"))
+
+
+def load_objects(source: Any, scheduler: Any, prediction: str | None) -> Prior:
+    """The prior of a pipeline among PIPELINES, of a UNet2DModel, or of a pair (U-Net, autoencoder).
+
+    A pipeline has its own scheduler. Without one a U-Net alone has linear betas, a pair those of Stable Diffusion.
+    ValueError for another object, and for weights that are offloaded or in several number formats.
+    """
+    if is_a(source, *PIPELINES):
+        if scheduler is not None:
+            raise ValueError(f"a {type(source).__name__} has a scheduler of its own; leave the scheduler out")
+        return _from_pipeline(source, prediction)
+    if is_a(source, "DiffusionPipeline"):
+        raise ValueError(f"a {type(source).__name__} is not supported; supported are {', '.join(PIPELINES)}")
+    networks = source if isinstance(source, tuple) else (source,)
+    unet, vae = (*networks, None)[:2]
+    if len(networks) > 2 or not _is_unet(unet) or not (vae is None or _is_autoencoder(vae)):
+        kinds = ", ".join(type(network).__name__ for network in networks)
+        raise ValueError(
+            f"no prior in {kinds}: give a name, a path, a Prior, a {', a '.join(PIPELINES)}, a UNet2DModel, or a pair "
+            "of a U-Net and an AutoencoderKL or VQModel"
+        )
+    betas = BETAS["linear" if vae is None else "scaled_linear"]()
+    return _assemble(type(unet).__name__, unet, vae, *_chain(scheduler, prediction, betas))
+
+
+def _from_pipeline(pipeline: Any, prediction: str | None) -> Prior:
+    kind, name = type(pipeline).__name__, str(pipeline.config.get("_name_or_path") or "")
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+    encoder = getattr(pipeline, "text_encoder", None)
+    text = held_text_encoder(encoder, getattr(pipeline, "tokenizer", None), kind) if encoder is not None else None
+    betas, predicted = _chain(pipeline.scheduler, prediction, BETAS["linear"]())
+    prior = _assemble(kind, pipeline.unet, vae, betas, predicted, text)
+    prior.name = name.rstrip("/").rsplit("/", 1)[-1] or prior.name
+    return prior
+
+
+def _chain(scheduler: Any, prediction: str | None, default: Floats) -> tuple[Floats, str]:
+    if scheduler is None:
+        return default, prediction or "epsilon"
+    if not is_a(scheduler, "SchedulerMixin"):
+        raise ValueError(f"scheduler is a {type(scheduler).__name__}; it must be a scheduler of diffusers")
+    where, config = type(scheduler).__name__, dict(scheduler.config)
+    return betas_of(config, where), prediction_of(config, where, prediction)
+
+
+def _assemble(where: str, unet: Any, vae: Any, betas: Floats, prediction: str, text: Any = None) -> Prior:
+    for network in (unet, *([] if vae is None else [vae])):
+        _check_weights(network, where)
+    if vae is not None and is_a(vae, "VQModel"):
+        vae = _with_scale(vae)
+    return Components(where, unet, vae, betas, prediction, text).prior()
+
+
+def _with_scale(vae: Any) -> Any:
+    """A VQModel from a file that names no scale has latents that are not scaled, as `load_autoencoder` says."""
+    if vae.config.get("_name_or_path") and "scaling_factor" in vae.config.get("_use_default_values", ()):
+        vae = own_view(vae)
+        vae.register_to_config(scaling_factor=1.0)
+    return vae
+
+
+def _is_unet(network: Any) -> bool:
+    return is_a(unwrapped(network), "UNet2DModel", "UNet2DConditionModel")
+
+
+def _is_autoencoder(network: Any) -> bool:
+    return is_a(unwrapped(network), "AutoencoderKL", "VQModel")
+
+
+def unwrapped(network: Any) -> Any:
+    """The module inside one from `torch.compile`."""
+    return getattr(network, "_orig_mod", network)
+
+
+def _check_weights(network: Any, where: str) -> None:
+    parameters = list(network.parameters())
+    if any(parameter.is_meta for parameter in parameters):
+        raise ValueError(f"{where}: its weights are offloaded; load it without offloading to use it as a prior")
+    formats = {parameter.dtype for parameter in parameters}
+    if len(formats) != 1 or not formats <= set(_DTYPES):
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in formats))
+        raise ValueError(f"{where}: weights in {found}; they must be in one of {', '.join(PRECISIONS)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +15,15 @@ from operators import (
     OPERATORS,
     Blur,
     BoxInpainting,
+    BoxInpaintingSettings,
     GaussianBlur,
+    GaussianBlurSettings,
     Inpainting,
     MotionBlur,
+    MotionBlurSettings,
     SuperResolution,
+    SuperResolutionSettings,
+    check_settings,
     draw_box,
     make_operator,
     random_mask,
@@ -138,6 +145,12 @@ FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
         {"box": 1, "margin": 0, "position": [1, 2, 3]},
         "it must be top, left, height and width",
     ),
+    "position below 0": ("box_inpainting", {"position": [-1, 2, 3, 4]}, "the last two at least 1"),
+    "position of nothing": ("box_inpainting", {"position": [1, 2, 0, 4]}, "the last two at least 1"),
+    "position of a fraction": ("box_inpainting", {"position": [1, 2, 3.5, 4]}, "position.2 is 3.5"),
+    "whole image": ("box_inpainting", {"box": 64, "margin": 0}, "no known pixel"),
+    "negative margin": ("box_inpainting", {"margin": -1}, "margin is -1; it must be greater than or equal to 0"),
+    "no mapping": ("super_resolution", [8], r"SuperResolution: \[8\] is not a mapping of settings"),  # type: ignore[dict-item]
     "outside": ("box_inpainting", {"box": 1, "margin": 0, "position": [60, 0, 5, 5]}, "inside the image"),
     "no room": ("box_inpainting", {"box": 40, "margin": 16, "position": None}, "smaller box or margin"),
 }
@@ -160,6 +173,12 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "kernel with channels": (lambda: Blur(np.ones((1, 3, 5, 5)), SHAPE), "kernel of shape"),
     "kernel of nan": (lambda: Blur(EYE * np.nan, SHAPE), "NaN"),
     "kernel too large": (lambda: Blur(np.ones((129, 3)), SHAPE), "64 x 64 pixels is too small"),
+    "mask that knows nothing": (lambda: Inpainting(HOLE * 0, SHAPE), "mask has no known pixel: nothing is measured"),
+    "one such mask": (lambda: Inpainting(np.stack([HOLE, HOLE * 0]), SHAPE), "mask 1 has no known pixel"),
+    "box over the image": (lambda: BoxInpainting(SHAPE, [(0, 0, 64, 64)]), "mask 0 has no known pixel"),
+    "kernel of zeros": (lambda: Blur(EYE * 0, SHAPE), "kernel is 0 everywhere: nothing is measured"),
+    "one such kernel": (lambda: Blur(np.stack([EYE, EYE * 0]), SHAPE), "kernel 1 is 0 everywhere"),
+    "complex kernel": (lambda: Blur(EYE * 1j, SHAPE), "kernel is complex; it must be real"),
     "no kernel": (lambda: Blur(np.ones((0, 3, 3)), SHAPE), "empty"),
     "no stream": (lambda: MotionBlur(SHAPE, []), "no random generator"),
     "no box": (lambda: BoxInpainting(SHAPE, []), "no box"),
@@ -172,8 +191,9 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("build", "message"), WRONG.values(), ids=WRONG)
 def test_a_users_own_arrays_are_checked(build: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         build()
+    assert "\n" not in str(error.value)
 
 
 def test_own_arrays_may_be_tensors_of_any_kind() -> None:
@@ -184,3 +204,49 @@ def test_own_arrays_may_be_tensors_of_any_kind() -> None:
     assert torch.equal(Inpainting(mask.to(torch.uint8)[None, None], SHAPE).forward(x), expected)
     doubled = Blur(torch.tensor([[2]]), SHAPE).forward(x)
     assert torch.equal(doubled, 2 * x)
+
+
+def test_own_kernels_may_be_flipped_views_lists_or_negative() -> None:
+    kernel, x = np.random.default_rng(0).normal(size=(3, 5)), torch.rand(1, *SHAPE)
+    expected = Blur(np.ascontiguousarray(kernel[::-1, ::-1]), SHAPE).forward(x)
+    assert torch.equal(Blur(kernel[::-1, ::-1], SHAPE).forward(x), expected)
+    assert torch.equal(Blur(kernel[::-1, ::-1].astype(">f8"), SHAPE).forward(x), expected)
+    assert torch.equal(Blur(kernel[::-1, ::-1].tolist(), SHAPE).forward(x), expected)  # type: ignore[arg-type]
+
+
+OBJECTS: dict[str, object] = {
+    "box_inpainting": BoxInpaintingSettings(None, 8),
+    "super_resolution": SuperResolutionSettings(8),
+    "gaussian_blur": GaussianBlurSettings(61, 3),
+    "motion_blur": MotionBlurSettings(61, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_mapping_and_an_object_are_the_same_settings(name: str) -> None:
+    assert check_settings(name, SETTINGS[name]) == OBJECTS[name] == check_settings(name, OBJECTS[name])
+    x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, *SHAPE)
+    made = [make_operator(name, SHAPE, settings, streams(5)).forward(x) for settings in (SETTINGS[name], OBJECTS[name])]
+    assert torch.equal(*made)
+
+
+def test_settings_of_another_operator() -> None:
+    with pytest.raises(ValueError, match=r"SuperResolution: GaussianBlurSettings.* is not a mapping"):
+        SuperResolution.from_settings(SHAPE, GaussianBlurSettings(61, 3.0), streams(1))
+
+
+def test_an_operator_of_arrays_has_no_settings() -> None:
+    with pytest.raises(ValueError, match="Blur has no settings: build it from its arrays"):
+        Blur.from_settings(SHAPE, {}, streams(1))
+
+
+def test_settings_take_numpys_numbers() -> None:
+    settings = MotionBlurSettings(np.int64(9), np.float32(0.5), np.True_)  # type: ignore[arg-type]
+    assert settings == MotionBlurSettings(9, 0.5, True) and type(settings.kernel_size) is int
+    position = tuple(np.array([1, 2, 3, 4]))
+    assert BoxInpaintingSettings(position=position) == BoxInpaintingSettings(position=(1, 2, 3, 4))
+
+
+def test_the_settings_checks_are_read_without_torch() -> None:
+    code = "import sys, operators; from operators.validation import settings; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

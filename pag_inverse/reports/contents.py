@@ -14,15 +14,15 @@ from pag_inverse.metrics.summary import Metric
 class ImageResult:
     """One restored image of a run.
 
-    `psnr` (of the first sample, dB; None where it was not scored) orders the pictures of the page; `curve` is the first sample's residual over the
-    steps, in units of sigma sqrt m where sigma is known; `seconds` is the time of one sample. `truth` and `restoration`
-    (of the first sample) are PNG files, `measurement` is a .npy (3, H, W) in [-1, 1].
+    `psnr` (of the first sample, dB; None where it was not scored) orders the pictures of the page. `curve` is the first
+    sample's residual over the steps, in units of sigma sqrt m where sigma is known. `seconds` is the time of one
+    sample. `truth` and `restoration` (of the first sample) are PNG files, `measurement` is a .npy (3, H, W) in [-1, 1].
     """
 
     psnr: float | None
     seconds: float
     samples: int
-    peak_memory_mb: float
+    peak_memory_mb: float | None
     curve: Sequence[float]
     truth: Path
     measurement: Path
@@ -34,8 +34,8 @@ class RunReport:
     """One run of an evaluation: a task, a solver and a guidance on a data set.
 
     `settings` holds at least `task`, `solver`, `s` (the PAG scale), `images` (the kind of data set), `dataset` (whose
-    rows of the tables) and `sigma`; everything in it is printed. `images` are the restored ones by id,
-    `failures` the reasons by id. Two runs whose names differ by a final `_pag` are shown side by side.
+    rows of the tables) and `sigma`; everything in it is printed. `images` are the restored ones by id, `failures` the
+    reasons by id. Two runs whose names differ by a final `_pag` are shown side by side.
     """
 
     name: str

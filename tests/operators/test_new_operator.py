@@ -16,17 +16,20 @@ from operators import OPERATORS, Operator, check_settings, make_operator
 SOURCE = '''
 """Greyscale: the colours are mixed, and some pixels are dimmed for each image."""
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 
 from operators import Operator
+from operators.base import Projection
 from operators.validation import Unit, settings
 
 
 @settings
 class GreySettings:
     dimmed: Unit
-    project: str = "published"
+    project: Projection = "published"
 
 
 class Grey(Operator):

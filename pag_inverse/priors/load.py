@@ -57,8 +57,8 @@ def load_prior(
     again in the backward pass with `low_memory`: the same results up to rounding. ValueError names what is missing
     or wrong.
     """
-    dtype = precision_dtype(precision) if precision is not None else None
     check_choice("prediction", prediction or PREDICTIONS[0], PREDICTIONS)
+    dtype = precision_dtype(precision) if precision is not None else None
     of_files = {"weights_dir": weights_dir, "download": download, "config": config}
     of_networks = {"compile": compile, "channels_last": channels_last, "low_memory": low_memory}
     if isinstance(source, Prior):
@@ -67,19 +67,20 @@ def load_prior(
         return _as_it_is(source, device, dtype)
     if compile:
         check_compiler(str(device or "cpu"))
-    if isinstance(source, (str, os.PathLike)):
-        _refuse({"scheduler": scheduler}, f"{os.fspath(source)} is a name or a path, whose scheduler is a file")
-        prior = _from_name(source, weights_dir, download, Path(config) if config is not None else None, prediction)
-        device, dtype = device or "cpu", dtype or torch.float32
-    else:
-        from pag_inverse.priors.checkpoints.pipeline import load_objects
+    with torch.inference_mode(False):  # its tensors could not take part in a gradient
+        if isinstance(source, (str, os.PathLike)):
+            _refuse({"scheduler": scheduler}, f"{os.fspath(source)} is a name or a path, whose scheduler is a file")
+            prior = _from_name(source, weights_dir, download, config, prediction)
+            device, dtype = device or "cpu", dtype or torch.float32
+        else:
+            from pag_inverse.priors.checkpoints.pipeline import load_objects
 
-        _refuse(of_files, f"a {type(source).__name__} is no file")
-        prior = load_objects(source, scheduler, prediction)
-    for network in prior.networks():
-        place(network, device, dtype, channels_last)
-        if low_memory:
-            spare_memory(network)
+            _refuse(of_files, f"a {type(source).__name__} is no file")
+            prior = load_objects(source, scheduler, prediction)
+        for network in prior.networks():
+            place(network, device, dtype, channels_last)
+            if low_memory:
+                spare_memory(network)
     prior.compiled = compile
     return prior
 
@@ -98,15 +99,16 @@ def _from_name(
     name: str | os.PathLike[str],
     weights_dir: str | os.PathLike[str] | None,
     download: bool,
-    config: Path | None,
+    config: str | os.PathLike[str] | None,
     prediction: str | None,
 ) -> Prior:
+    """The prior of a name or a path, on the CPU in float32."""
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
     path = find_weights(known, weights_dir, download) if known else Path(name)
     if not path.exists():
         raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
     if path.is_file():
-        prior = _from_file(path, known, config, prediction)
+        prior = _from_file(path, known, None if config is None else Path(config), prediction)
     else:
         from pag_inverse.priors.checkpoints.diffusers_folder import load_folder
 
@@ -140,8 +142,10 @@ def _as_it_is(prior: Prior, device: str | torch.device | None, dtype: torch.dtyp
     """The prior, if it is where and what is asked for."""
     found = network_dtype(prior.unet)
     if dtype not in (None, found):
-        raise ValueError(f"prior {prior.name} is loaded already, in {found}; give the precision where it is loaded")
-    if device is not None and torch.device(device).type != prior.device.type:
+        name = str(found).removeprefix("torch.")
+        raise ValueError(f"prior {prior.name} is loaded already, in {name}; give the precision where it is loaded")
+    wanted = torch.device(device) if device is not None else prior.device
+    if wanted.type != prior.device.type or wanted.index not in (None, prior.device.index):
         raise ValueError(f"prior {prior.name} is on {prior.device}, not {device}; prior.to({str(device)!r}) moves it")
     return prior
 

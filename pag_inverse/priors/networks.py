@@ -43,7 +43,7 @@ def own_view(network: Any) -> Any:
     """
     from pag_inverse.priors.activation_memory import keep_little  # imports diffusers, which takes longer than torch
 
-    network = getattr(network, "_orig_mod", network)
+    network = uncompiled(network)
     with torch.inference_mode(False):
         memo: dict[int, Any] = {}
         for module in network.modules():
@@ -54,6 +54,11 @@ def own_view(network: Any) -> Any:
             vars(module).pop(name, None)
     keep_little(view)
     return view.eval()
+
+
+def uncompiled(network: Any) -> Any:
+    """The module that one from `torch.compile` wraps, or the module itself."""
+    return getattr(network, "_orig_mod", network)
 
 
 def _replacements(module: nn.Module) -> dict[int, Any]:

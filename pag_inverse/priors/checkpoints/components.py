@@ -47,6 +47,8 @@ class Components:
         """The prior that runs them; ValueError for a kind of model that is not supported."""
         _check_unet(self.unet, self.where)
         if self.vae is None:
+            if takes_prompt(self.unet):
+                raise ValueError(f"{self.where}: a U-Net that takes a prompt needs an autoencoder and a text encoder")
             _check_channels(self.unet, 3, "an image", self.where)
             size = self.image_size or _side(self.unet.config.sample_size, 256)
             return PixelPrior(self.unet, self.betas, image_size=size, prediction=self.prediction)

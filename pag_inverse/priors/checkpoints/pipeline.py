@@ -9,13 +9,13 @@ import torch
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, is_a
 from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
-from pag_inverse.priors.checkpoints.text_encoder import held_text_encoder
-from pag_inverse.priors.networks import own_view
+from pag_inverse.priors.checkpoints.text_encoder import TextEncoder, held_text_encoder
+from pag_inverse.priors.networks import own_view, uncompiled
 from pag_inverse.schedule import BETAS, Floats
 from pag_inverse.settings import PRECISIONS
 
 PIPELINES = ("DDPMPipeline", "DDIMPipeline", "LDMPipeline", "StableDiffusionPipeline")
-_DTYPES = tuple(getattr(torch, name) for name in (*PRECISIONS, "float64"))
+_DTYPES = {getattr(torch, name) for name in (*PRECISIONS, "float64")}
 
 
 def load_objects(source: Any, scheduler: Any, prediction: str | None) -> Prior:
@@ -24,26 +24,27 @@ def load_objects(source: Any, scheduler: Any, prediction: str | None) -> Prior:
     A pipeline has its own scheduler. Without one a U-Net alone has linear betas, a pair those of Stable Diffusion.
     ValueError for another object, and for weights that are offloaded or in several number formats.
     """
-    if is_a(source, *PIPELINES):
+    if is_a(source, "DiffusionPipeline"):
         if scheduler is not None:
             raise ValueError(f"a {type(source).__name__} has a scheduler of its own; leave the scheduler out")
         return _from_pipeline(source, prediction)
-    if is_a(source, "DiffusionPipeline"):
-        raise ValueError(f"a {type(source).__name__} is not supported; supported are {', '.join(PIPELINES)}")
     networks = source if isinstance(source, tuple) else (source,)
-    unet, vae = (*networks, None)[:2]
-    if len(networks) > 2 or not _is_unet(unet) or not (vae is None or _is_autoencoder(vae)):
+    if not 1 <= len(networks) <= 2 or not all(isinstance(network, torch.nn.Module) for network in networks):
         kinds = ", ".join(type(network).__name__ for network in networks)
         raise ValueError(
-            f"no prior in {kinds}: give a name, a path, a Prior, a {', a '.join(PIPELINES)}, a UNet2DModel, or a pair "
-            "of a U-Net and an AutoencoderKL or VQModel"
+            f"no prior can be made of {kinds}: give a name, a path, a Prior, a {', a '.join(PIPELINES)}, a UNet2DModel, "
+            "or a pair of a U-Net and an AutoencoderKL or VQModel"
         )
+    unet, vae = (*networks, None)[:2]
     betas = BETAS["linear" if vae is None else "scaled_linear"]()
-    return _assemble(type(unet).__name__, unet, vae, *_chain(scheduler, prediction, betas))
+    where = type(uncompiled(unet)).__name__
+    return _assemble(where, unet, vae, *_chain(scheduler, prediction, betas))
 
 
 def _from_pipeline(pipeline: Any, prediction: str | None) -> Prior:
     kind, name = type(pipeline).__name__, str(pipeline.config.get("_name_or_path") or "")
+    if not is_a(pipeline, *PIPELINES):
+        raise ValueError(f"a {kind} is not supported; supported are {', '.join(PIPELINES)}")
     vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
     encoder = getattr(pipeline, "text_encoder", None)
     text = held_text_encoder(encoder, getattr(pipeline, "tokenizer", None), kind) if encoder is not None else None
@@ -58,44 +59,37 @@ def _chain(scheduler: Any, prediction: str | None, default: Floats) -> tuple[Flo
         return default, prediction or "epsilon"
     if not is_a(scheduler, "SchedulerMixin"):
         raise ValueError(f"scheduler is a {type(scheduler).__name__}; it must be a scheduler of diffusers")
-    where, config = type(scheduler).__name__, dict(scheduler.config)
+    where, config = type(scheduler).__name__, {"_class_name": type(scheduler).__name__, **scheduler.config}
     return betas_of(config, where), prediction_of(config, where, prediction)
 
 
-def _assemble(where: str, unet: Any, vae: Any, betas: Floats, prediction: str, text: Any = None) -> Prior:
-    for network in (unet, *([] if vae is None else [vae])):
-        _check_weights(network, where)
-    if vae is not None and is_a(vae, "VQModel"):
+def _assemble(
+    where: str, unet: Any, vae: Any, betas: Floats, prediction: str, text: TextEncoder | None = None
+) -> Prior:
+    unet, vae = uncompiled(unet), uncompiled(vae)
+    _check_network(unet, where, "UNet2DModel", "UNet2DConditionModel")
+    if vae is not None:
+        _check_network(vae, where, "AutoencoderKL", "VQModel")
         vae = _with_scale(vae)
     return Components(where, unet, vae, betas, prediction, text).prior()
 
 
 def _with_scale(vae: Any) -> Any:
     """A VQModel from a file that names no scale has latents that are not scaled, as `load_autoencoder` says."""
-    if vae.config.get("_name_or_path") and "scaling_factor" in vae.config.get("_use_default_values", ()):
+    assumed = "scaling_factor" in vae.config.get("_use_default_values", ())
+    if is_a(vae, "VQModel") and assumed and vae.config.get("_name_or_path"):
         vae = own_view(vae)
         vae.register_to_config(scaling_factor=1.0)
     return vae
 
 
-def _is_unet(network: Any) -> bool:
-    return is_a(unwrapped(network), "UNet2DModel", "UNet2DConditionModel")
-
-
-def _is_autoencoder(network: Any) -> bool:
-    return is_a(unwrapped(network), "AutoencoderKL", "VQModel")
-
-
-def unwrapped(network: Any) -> Any:
-    """The module inside one from `torch.compile`."""
-    return getattr(network, "_orig_mod", network)
-
-
-def _check_weights(network: Any, where: str) -> None:
-    parameters = list(network.parameters())
-    if any(parameter.is_meta for parameter in parameters):
+def _check_network(network: Any, where: str, *kinds: str) -> None:
+    """ValueError for a network of another class, and for weights that are offloaded or in several number formats."""
+    if not is_a(network, *kinds):
+        raise ValueError(f"{where}: {type(network).__name__} in place of {' or '.join(kinds)}")
+    if any(parameter.is_meta for parameter in network.parameters()):
         raise ValueError(f"{where}: its weights are offloaded; load it without offloading to use it as a prior")
-    formats = {parameter.dtype for parameter in parameters}
-    if len(formats) != 1 or not formats <= set(_DTYPES):
+    formats = {parameter.dtype for parameter in network.parameters()}
+    if len(formats) != 1 or not formats <= _DTYPES:
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in formats))
         raise ValueError(f"{where}: weights in {found}; they must be in one of {', '.join(PRECISIONS)}")

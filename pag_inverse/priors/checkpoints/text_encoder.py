@@ -58,9 +58,9 @@ def held_text_encoder(encoder: Any, tokenizer: Any, where: str) -> TextEncoder:
     return TextEncoder(lambda: view, lambda: tokenizer, where)
 
 
-@torch.no_grad()
 def _embed(encoder: Any, ids: Tensor) -> Tensor:
-    found: Tensor = encoder(ids.to(encoder.device)).last_hidden_state.float()
+    with torch.inference_mode(False), torch.no_grad():
+        found: Tensor = encoder(ids.to(encoder.device)).last_hidden_state.float()
     return found
 
 

@@ -32,7 +32,7 @@ def load_objects(source: Any, scheduler: Any, prediction: str | None) -> Prior:
     if not 1 <= len(networks) <= 2 or not all(isinstance(network, torch.nn.Module) for network in networks):
         kinds = ", ".join(type(network).__name__ for network in networks)
         raise ValueError(
-            f"no prior can be made of {kinds}: give a name, a path, a Prior, a {', a '.join(PIPELINES)}, a UNet2DModel, "
+            f"no prior can be made of {kinds}: give a name, a path, a Prior, a {', a '.join(PIPELINES)}, a UNet2DModel "
             "or a pair of a U-Net and an AutoencoderKL or VQModel"
         )
     unet, vae = (*networks, None)[:2]

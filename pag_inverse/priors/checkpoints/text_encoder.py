@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ class TextEncoder:
 
     def __init__(self, encoder: Callable[[], Any], tokenizer: Callable[[], Any], where: str) -> None:
         self.encoder, self.tokenizer, self.where = encoder, tokenizer, where
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextEncoder:
+        return self  # it never changes
 
     def empty(self) -> Tensor:
         """The embedding (1, 77, D) of the empty prompt, float32; its tokens are known without a tokenizer."""
@@ -49,13 +53,16 @@ def empty_prompt_tokens(pad: int) -> list[int]:
 
 def folder_text_encoder(folder: Path) -> TextEncoder:
     """The text encoder and tokenizer in a diffusers folder, read anew each time, so that no memory holds them."""
-    return TextEncoder(lambda: _load_encoder(folder), lambda: _load_tokenizer(folder), str(folder))
+    return TextEncoder(partial(_load_encoder, folder), partial(_load_tokenizer, folder), str(folder))
 
 
 def held_text_encoder(encoder: Any, tokenizer: Any, where: str) -> TextEncoder:
     """A text encoder at hand, through a view of it, with its tokenizer or None."""
-    view = own_view(encoder)
-    return TextEncoder(lambda: view, lambda: tokenizer, where)
+    return TextEncoder(partial(_same, own_view(encoder)), partial(_same, tokenizer), where)
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _embed(encoder: Any, ids: Tensor) -> Tensor:

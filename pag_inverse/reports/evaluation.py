@@ -91,7 +91,7 @@ def _curves(pair: Sequence[RunReport]) -> list[Figure]:
     settings = pair[-1].settings
     level = 1.0 if settings["sigma"] and np.isfinite([v for curve in means.values() for v in curve]).all() else None
     figure = residual_figure(means, level=level, steps=settings.get("steps"))
-    counts = " and ".join(str(len(run.images)) for run in pair if run.images)
+    counts = " and ".join(dict.fromkeys(str(len(run.images)) for run in pair if run.images))
     return [plot(f"residual of the first samples, mean over {counts} images", to_bytes(figure))]
 
 

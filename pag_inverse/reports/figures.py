@@ -114,8 +114,9 @@ def residual_figure(
 ) -> Figure:
     """||y - A(x0)|| over the steps on a logarithmic axis, a line for each named curve.
 
-    `level` is a reference line, such as the norm expected of the noise alone. `steps` is the number of steps that
-    curves of fewer points are spread over. What is not finite or not positive leaves a gap.
+    `level` is the residual expected of the noise alone, a reference line; where it is 1 the residuals are in units of
+    sigma sqrt m, and the axis says so. `steps` is the number of steps that
+    curves of fewer points are spread over. Gaps are left where values are not finite or not positive.
     """
     from matplotlib.figure import Figure
 
@@ -126,6 +127,8 @@ def residual_figure(
     if level is not None and _drawable(level):
         axes.axhline(level, color=_LEVEL, linewidth=1.2, linestyle="--", label="expected of the noise")
     _style_axes(axes, [float(v) for values in curves.values() for v in values] + [level or 0.0])
+    unit = r" / $\sigma\sqrt{m}$" if level == 1 else ""
+    axes.set_ylabel(r"residual $\|y - A(\hat{x}_0)\|_2$" + unit, color=_INK)
     last = max([steps or 2, *map(len, curves.values()), 2]) - 1
     axes.set_xlim(-0.02 * last, 1.02 * last)
     return figure
@@ -277,7 +280,6 @@ def _style_axes(axes: Axes, values: list[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("step", color=_INK)
-    axes.set_ylabel(r"residual $\|y - A(\hat{x}_0)\|_2$", color=_INK)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:

@@ -56,14 +56,14 @@ def results_table(report: EvaluationReport) -> Table:
 
 
 def metric_text(metric: Metric, paper: float | None = None) -> str:
-    """The mean with half its interval, what the samples vary, and the paper's figure where there is one."""
+    """The mean with half its interval; on further lines what the samples vary and the paper's figure."""
     digits = 2 if metric.name in _TWO_DIGITS else 4
     text = "n/a" if metric.mean is None else f"{metric.mean:.{digits}f}"
     if metric.mean is not None and metric.high is not None:
         text += f" ± {metric.high - metric.mean:.{digits}f}"
     if metric.spread is not None:
-        text += f" (samples: std {metric.spread:.{digits}f}, {metric.worst:.{digits}f} to {metric.best:.{digits}f})"
-    return text if paper is None else f"{text} (paper {paper:g})"
+        text += f"\n(samples: std {metric.spread:.{digits}f}, {metric.worst:.{digits}f} to {metric.best:.{digits}f})"
+    return text if paper is None else f"{text}\n(paper {paper:g})"
 
 
 def costs(run: RunReport) -> list[str]:

@@ -64,10 +64,10 @@ def test_the_csv_has_a_line_for_each_run_and_metric(evaluation: EvaluationReport
 
 def test_a_figure_is_read_with_its_interval_and_the_papers() -> None:
     assert metric_text(Metric("psnr", 5, 24.613, 24.2, 25.026)) == "24.61 ± 0.41"
-    assert metric_text(Metric("lpips", 5, 0.16012), 0.167) == "0.1601 (paper 0.167)"
-    assert metric_text(Metric("fid", reason="no weights"), 21.13) == "n/a (paper 21.13)"
+    assert metric_text(Metric("lpips", 5, 0.16012), 0.167) == "0.1601\n(paper 0.167)"
+    assert metric_text(Metric("fid", reason="no weights"), 21.13) == "n/a\n(paper 21.13)"
     several = Metric("ssim", 2, 0.5, 0.4, 0.6, spread=0.01, worst=0.48, best=0.52)
-    assert metric_text(several) == "0.5000 ± 0.1000 (samples: std 0.0100, 0.4800 to 0.5200)"
+    assert metric_text(several) == "0.5000 ± 0.1000\n(samples: std 0.0100, 0.4800 to 0.5200)"
 
 
 def test_costs_count_every_sample(evaluation: EvaluationReport) -> None:

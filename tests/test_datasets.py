@@ -1,14 +1,12 @@
-"""Data sets as they are found on disk, their splits, and how they are dealt to processes."""
+"""Data sets as they are found on disk, and their splits."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from pag_inverse.data.datasets import find_images, pick_split
-from pag_inverse.runtime.processes import FolderLock, Processes, held_beside
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -59,38 +57,3 @@ def test_no_images(tmp_path: Path) -> None:
         find_images("folder", tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
         find_images("folder", tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_every_image_is_dealt_once(world: int) -> None:
-    ids = [f"{i:02d}" for i in range(7)]
-    parts = [Processes(rank, world).deal(ids) for rank in range(world)]
-    assert sorted(image_id for part in parts for image_id in part) == ids
-    assert all(part == ids[rank::world] for rank, part in enumerate(parts))
-
-
-def test_the_environment_of_a_launcher() -> None:
-    assert Processes.of({}) == Processes(0, 1, 0)
-    launched = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "host"}
-    assert Processes.of(launched) == Processes(5, 8, 1)
-    with pytest.raises(ValueError, match="RANK"):
-        Processes.of({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "host"})
-    with pytest.raises(ValueError, match="torchrun"):
-        Processes.of({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(ValueError, match="RANK is 'x'"):
-        Processes.of({"RANK": "x"})
-
-
-def test_a_lock_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
-    path = tmp_path / ".locks" / "rank-000.lock"
-    lock = FolderLock(path)
-    with pytest.raises(ValueError, match=f"{tmp_path}: another run"):
-        FolderLock(path)
-    assert held_beside(path.parent, []) == ["rank-000.lock"] and held_beside(path.parent, ["rank-000.lock"]) == []
-    lock.release()
-    child = os.fork()
-    if child == 0:
-        FolderLock(path)
-        os._exit(9)  # without a word, as a kill would
-    os.waitpid(child, 0)
-    FolderLock(path).release()

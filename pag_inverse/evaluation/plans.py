@@ -1,137 +1,149 @@
-"""From parsed arguments to what an evaluation restores: its images and its cells, one a task, solver and guidance."""
+"""What an evaluation restores: its images, and its runs, one for each task, solver and guidance."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pag_inverse.cli import solve
-from pag_inverse.restoration.request import Request, resolve
-from pag_inverse.settings.files import EMBEDDED_PRIORS, PRIORS, SOLVERS, TASKS, load_prior_config
+from pydantic import Field
+
 from pag_inverse.data.datasets import find_images, pick_split
-from pag_inverse.settings.reader import parse_yaml
+from pag_inverse.restoration.request import SolveRequest, load_request
+from pag_inverse.settings import PRIORS, Names, load_prior_config, settings, validated
+from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
+from pag_inverse.solvers import solver_class
 
+SUITES = shipped_names("suites")
 METRIC_SIZE = 256  # of the tables, whatever the prior's size
-GUIDANCES = ("without_pag", "with_pag")
+Guidance = Literal["without_pag", "with_pag"]
+Side = Annotated[int, Field(ge=7)]  # the window of SSIM
 
 
-@dataclass(frozen=True)
+@settings
+class EvaluationRequest:
+    """Everything that an evaluation is set to.
+
+    `images` says how the folder `root` is laid out (ffhq, imagenet or folder), `split` which of its images count.
+    The runs are those of `suite`, which `tasks` and `solvers` narrow; without a suite they are of `tasks` and
+    `solvers`, with PAG, or `both` with and without. `solve` holds what every run shares, by the names of
+    `SolveRequest`; `rows` names whose rows of the tables count. `metric_size` is the side in pixels of the pictures
+    that are compared.
+    """
+
+    images: str | None = None
+    root: Path | None = None
+    split: str | None = None
+    suite: str | None = None
+    tasks: Names | None = None
+    solvers: Names | None = None
+    both: bool = False
+    prior: str | None = None
+    rows: str | None = None
+    solve: Mapping[str, Any] = Field(default_factory=dict)
+    metric_size: Side | None = None
+    output: Path = Path("results/evaluation")
+    overwrite: bool = False
+    shuffle: bool = False
+    log_json: bool = False
+
+
+@settings
 class Suite:
-    """The cells of a table: every task with every solver, each with its prior, under each guidance."""
+    """The runs of a table: every task with every solver, each with its prior, under each guidance."""
 
-    tasks: tuple[str, ...]
-    solvers: tuple[str, ...]
-    priors: Mapping[str, str]
-    guidances: tuple[str, ...] = GUIDANCES
+    tasks: Names
+    solvers: Names
+    priors: Mapping[str, str] = Field(default_factory=dict)
+    guidances: tuple[Guidance, ...] = ("without_pag", "with_pag")
 
 
-SUITES = {
-    "table4": Suite(TASKS, ("psld",), {"psld": "sd15"}),
-    "table8": Suite(TASKS, ("dps",), {"dps": "ffhq"}),
-    "imagenet": Suite(TASKS, ("dps", "psld"), {"dps": "imagenet", "psld": "sd15"}),
-}
+class _SuiteFile(FileModel):
+    tasks: list[str] = Field(min_length=1)
+    solvers: list[str] = Field(min_length=1)
+    priors: dict[str, str] = Field(default_factory=dict)
+    guidances: list[Guidance] = Field(default=["without_pag", "with_pag"], min_length=1)
 
 
 @dataclass(frozen=True)
-class CellPlan:
-    """A cell's folder name and everything its restorations are set to."""
+class PlannedRun:
+    """A run's folder name and everything its restorations are set to."""
 
     name: str
-    request: Request
+    request: SolveRequest
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The images, by id and sorted, and the cells; `source` is what names the images in the settings."""
+    """The images, by id and sorted, and the runs; `source` names the images in the settings of each run."""
 
-    images: dict[str, Path]
-    cells: tuple[CellPlan, ...]
-    output: Path
-    kind: str
+    images: Mapping[str, Path]
+    runs: tuple[PlannedRun, ...]
     source: Mapping[str, object]
     metric_size: int | None
 
 
-def make_plan(args: argparse.Namespace) -> Plan:
-    """Check everything that can be checked without torch; ValueError says what is wrong."""
-    if args.dataset is None or args.root is None:
+def make_plan(request: EvaluationRequest) -> Plan:
+    """Check everything that can be checked without a network; ValueError says what is wrong."""
+    if request.images is None or request.root is None:
         raise ValueError("--dataset (ffhq, imagenet or folder) and --root are needed")
-    if args.metric_size is not None and args.metric_size < 7:
-        raise ValueError(f"--metric-size is {args.metric_size}; it must be at least 7")
-    if args.size is not None and args.size < 7:
-        raise ValueError(f"--size is {args.size}; it must be at least 7")
-    suite = read_suite(args)
-    images = pick_split(args.dataset, find_images(args.dataset, args.root), args.split)
-    output = args.output or Path("results") / "evaluation"
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file; give another --output")
-    cells = tuple(
-        make_cell(args, suite, output, *names)
-        for names in itertools.product(suite.tasks, suite.solvers, suite.guidances)
+    suite = _suite_of(request)
+    images = pick_split(request.images, find_images(request.images, request.root), request.split)
+    if request.output.exists() and not request.output.is_dir():
+        raise ValueError(f"{request.output} is a file; give another --output")
+    runs = tuple(
+        _plan_run(request, suite, *names) for names in itertools.product(suite.tasks, suite.solvers, suite.guidances)
     )
     ids = hashlib.sha256("\n".join(images).encode()).hexdigest()
-    source = {"images": args.dataset, "split": args.split, "count": len(images), "ids_sha256": ids}
-    metric_size = args.metric_size or (None if args.dataset == "folder" else METRIC_SIZE)
-    return Plan(images, cells, output, args.dataset, source, metric_size)
+    source = {"images": request.images, "split": request.split, "count": len(images), "ids_sha256": ids}
+    return Plan(images, runs, source, request.metric_size or (None if request.images == "folder" else METRIC_SIZE))
 
 
-def read_suite(args: argparse.Namespace) -> Suite:
-    """The suite that is named, or the one of --task and --solver; their values narrow a suite."""
-    if args.suite is None:
-        if not args.task or not args.solver:
-            raise ValueError(f"--suite, or --task ({', '.join(TASKS)}) and --solver ({', '.join(SOLVERS)}) are needed")
-        guidances = GUIDANCES if args.both else ("without_pag",) if args.pag == 0 else ("with_pag",)
-        return Suite(tuple(args.task), tuple(args.solver), EMBEDDED_PRIORS, guidances)
-    suite = SUITES[args.suite] if args.suite in SUITES else _own_suite(args.suite)
-    return replace(suite, tasks=tuple(args.task or suite.tasks), solvers=tuple(args.solver or suite.solvers))
+def load_suite(name: str) -> Suite:
+    """One of SUITES, or of a YAML file written like theirs; ValueError for an unknown name and a faulty file."""
+    _, source, values = open_settings("suite", name, SUITES)
+    file = read_model(_SuiteFile, values, source)
+    suite = Suite(tuple(file.tasks), tuple(file.solvers), file.priors, tuple(file.guidances))
+    for solver in (*suite.solvers, *suite.priors):
+        solver_class(solver)
+    return suite
 
 
-def _own_suite(name: str) -> Suite:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        raise ValueError(f"unknown suite {name!r}; there are {', '.join(SUITES)}, or the path of a .yaml file")
-    section = parse_yaml(path.read_text(encoding="utf-8"), name)
-    section.expect(required=("tasks", "solvers"), optional=("priors", "guidances"))
-    priors = section.section("priors") if "priors" in section else None
-    if priors:
-        priors.expect(required=(), optional=SOLVERS)
-    own = {solver: priors.text(solver) for solver in SOLVERS if priors and solver in priors}
-    guidances = section.texts("guidances") if "guidances" in section else GUIDANCES
-    if not set(guidances) <= set(GUIDANCES):
-        raise ValueError(f"{section.where('guidances')} is {list(guidances)}; allowed: {', '.join(GUIDANCES)}")
-    return Suite(section.texts("tasks"), section.texts("solvers"), {**EMBEDDED_PRIORS, **own}, guidances)
+def _suite_of(request: EvaluationRequest) -> Suite:
+    """The suite that is named, narrowed to the tasks and solvers that are given; or these alone."""
+    if request.suite is not None:
+        suite = load_suite(request.suite)
+        return replace(suite, tasks=request.tasks or suite.tasks, solvers=request.solvers or suite.solvers)
+    if not request.tasks or not request.solvers:
+        raise ValueError("--suite, or --task and --solver are needed")
+    if request.both:
+        return Suite(request.tasks, request.solvers)
+    return Suite(request.tasks, request.solvers, {}, ("without_pag" if request.solve.get("pag") == 0 else "with_pag",))
 
 
-def make_cell(args: argparse.Namespace, suite: Suite, output: Path, task: str, solver: str, guidance: str) -> CellPlan:
-    """The request of the solve command for one cell."""
-    given = {k: v for k, v in vars(args).items() if k in vars(solve.parser().parse_args([]))}
-    prior = args.prior or suite.priors.get(solver)
-    own = {
-        "task": task,
-        "solver": solver,
-        "prior": prior,
-        "dataset": _rows(args, prior),
-        "pag": 0.0 if guidance == "without_pag" else args.pag,
-    }
-    if guidance == "with_pag" and args.pag == 0:
-        raise ValueError("--pag 0 is without PAG; the other cells of the suite are with it")
+def _plan_run(request: EvaluationRequest, suite: Suite, task: str, solver: str, guidance: Guidance) -> PlannedRun:
+    """The request of the solve command for one run."""
+    prior = request.prior or suite.priors.get(solver) or solver_class(solver).default_prior
+    own: dict[str, Any] = {"task": task, "solver": solver, "prior": prior, "dataset": _rows_of(request, prior)}
     if guidance == "without_pag":
-        own["layers"] = None
-    name = f"{Path(task).stem}_{solver}{'_pag' if guidance == 'with_pag' else ''}"
-    base = vars(solve.parser().parse_args([]))
-    request = resolve(argparse.Namespace(**{**base, **given, **own, "output": output / name}))
-    return CellPlan(name, request)
+        own |= {"pag": 0.0, "layers": None}
+    elif request.solve.get("pag") == 0:
+        raise ValueError("--pag 0 is without PAG; the other runs of the suite are with it")
+    run = validated(SolveRequest, {**request.solve, **own})
+    load_request(run)
+    return PlannedRun(f"{Path(task).stem}_{solver}{'_pag' if guidance == 'with_pag' else ''}", run)
 
 
-def _rows(args: argparse.Namespace, prior: str | None) -> str | None:
-    if args.rows is not None:
-        return str(args.rows)
-    if prior in EMBEDDED_PRIORS.values():
-        return None  # their own
-    if args.dataset != "folder":
-        return str(args.dataset)
-    return load_prior_config(prior).dataset if prior in PRIORS else None
+def _rows_of(request: EvaluationRequest, prior: str) -> str | None:
+    """Whose rows of the tables: named, the embedded prior's own, the data set's, or the prior's."""
+    known = load_prior_config(prior) if prior in PRIORS else None
+    if request.rows is not None:
+        return request.rows
+    if known is not None and known.hub_repo is None:
+        return known.dataset
+    if request.images != "folder":
+        return request.images
+    return known.dataset if known else None

@@ -1,98 +1,146 @@
-"""The part of the evaluate command that computes: check together, restore what is left, score, report."""
+"""One evaluation: check together, restore what is missing, score, report."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
-from pag_inverse.runtime.batching import split_where_full
-from pag_inverse.restoration import run as restore
-from pag_inverse.evaluation.cells import Ready, prepare_cells, subject_of
-from pag_inverse.evaluation.filing import write
-from pag_inverse.restoration.subjects import Subject
-from pag_inverse.evaluation.plans import Plan
-from pag_inverse.evaluation.progress import Progress
-from pag_inverse.restoration.writing import Gathered
-from pag_inverse.evaluation.scoring import report, score
 from pag_inverse.data.images import prepare, read_image
-from pag_inverse.storage.saved import differences
-from pag_inverse.runtime.processes import FolderLock, Processes, held_beside
+from pag_inverse.evaluation.plans import EvaluationRequest, Plan, make_plan
+from pag_inverse.evaluation.progress import Progress
+from pag_inverse.evaluation.results import write_report
+from pag_inverse.evaluation.runs import EvaluationRun, LoadedPrior, check_runs, in_order
+from pag_inverse.evaluation.saving import reset_peak_memory, save
+from pag_inverse.evaluation.scoring import MetricsRequest, score_part
+from pag_inverse.restoration.batches import choose_batch_size, restore_all
+from pag_inverse.restoration.recipe import Recipe
+from pag_inverse.restoration.subjects import Subject, make_subject
+from pag_inverse.runtime.allocation import settle_freed_memory
+from pag_inverse.runtime.processes import Processes
+from pag_inverse.storage.files import differences, file_sha256
 
-LOCKS = ".locks"
 
+def evaluate(request: EvaluationRequest, metrics: MetricsRequest, processes: Processes) -> int:
+    """Restore what is missing, score it, and write the report; 1 where images failed or the disk did.
 
-def evaluate(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
-    """Restore what is missing, score it, and write the report; 1 where images failed."""
+    Every process restores its own images of every run; together they check first and score last.
+    """
+    metrics.check()
+    plan = make_plan(request)
     processes.join()
     try:
-        return _together(plan, processes, args)
+        return _Evaluation(request, metrics, plan, processes).run()
     finally:
         processes.leave()
 
 
-def _together(plan: Plan, processes: Processes, args: argparse.Namespace) -> int:
-    ready = agreed(processes, lambda: prepare_cells(plan, processes, args))
-    theirs = processes.gather([{**cell.settings, "shuffle": args.shuffle} for cell in ready])
-    for other in theirs:
-        for one, another in zip(theirs[0], other, strict=False):
-            if said := differences(one, another):
-                raise ValueError(f"the processes were started with different settings: {'; '.join(said)}")
-    if any(len(other) != len(ready) for other in theirs):
-        raise ValueError("the processes were started with different cells")
-    lock = agreed(processes, lambda: FolderLock(plan.output / LOCKS / f"rank-{processes.rank:03d}.lock"))
-    try:
-        agreed(processes, lambda: start(plan, ready, processes, args.overwrite))
-        return 1 if compute(ready, processes, args) else 0
-    except OSError as error:  # everything was checked: a disk that is full, or gone
-        print(f"evaluate: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
-        return 1
-    finally:
-        lock.release()
+class _Evaluation:
+    """What the phases of an evaluation share."""
 
+    def __init__(self, request: EvaluationRequest, metrics: MetricsRequest, plan: Plan, processes: Processes) -> None:
+        self.request, self.metrics, self.plan, self.processes = request, metrics, plan, processes
+        self.prior = LoadedPrior()
+        self.mine = processes.deal(order_of(plan.images, request.shuffle, int(request.solve.get("seed", 0))))
+        self.inputs: Mapping[str, str] = {}
+        self.runs: list[EvaluationRun] = []
 
-def compute(ready: list[Ready], processes: Processes, args: argparse.Namespace) -> list[str]:
-    """Restore, score, report; a line for each image that failed."""
-    restore_cells(ready, processes, args)
-    processes.gather(None)
-    score([cell.saved for cell in ready], args, processes, ready[0].request.device)
-    processes.gather(None)
-    failed = failures(ready)
-    if processes.rank == 0:
-        print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
-        print(f"written to {report([cell.saved for cell in ready], args)}")
-    processes.gather(None)
-    return failed
+    def run(self) -> int:
+        self.processes.agreed(self.check)
+        self.agree_on_settings()
+        try:
+            with ExitStack() as opened:
+                self.processes.agreed(lambda: self.open(opened))
+                self.restore()
+                return 1 if self.report() else 0
+        except OSError as error:  # everything was checked: a disk that is full, or gone
+            print(f"evaluate: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
+            return 1
 
+    def check(self) -> None:
+        """Load the priors and make sure that every run can run here; nothing is written."""
+        self.inputs = {image_id: file_sha256(self.plan.images[image_id]) or "" for image_id in self.mine}
+        root = self.request.output.absolute()
+        self.runs = check_runs(self.plan, root, self.processes, self.inputs, self.request.overwrite, self.prior)
 
-def agreed(processes: Processes, act: Any) -> Any:
-    """Do something in every process; ValueError in all of them where one of them cannot."""
-    result, problem = None, None
-    try:
-        result = act()
-    except (ValueError, OSError) as error:
-        problem = str(error)
-    problems = [p for p in processes.gather(problem) if p]
-    if problems:
-        raise ValueError(problems[0])
-    return result
+    def agree_on_settings(self) -> None:
+        """ValueError where processes were started with different arguments."""
+        theirs = self.processes.gather([{**run.store.settings, "shuffle": self.request.shuffle} for run in self.runs])
+        for other in theirs:
+            if len(other) != len(theirs[0]):
+                raise ValueError("the processes were started with different runs")
+            for one, another in zip(theirs[0], other, strict=True):
+                if said := differences(one, another):
+                    raise ValueError(f"the processes were started with different settings: {'; '.join(said)}")
 
+    def open(self, opened: ExitStack) -> None:
+        """Take every run's lock; what was there is forgotten where it shall be overwritten."""
+        for run in self.runs:
+            opened.enter_context(run.store.open(self.request.overwrite))
 
-def start(plan: Plan, ready: list[Ready], processes: Processes, overwrite: bool) -> None:
-    """The first process makes the folders; ValueError where processes of another run are left in them."""
-    if processes.rank:
-        return
-    held = held_beside(plan.output / LOCKS, [f"rank-{r:03d}.lock" for r in range(processes.world)])
-    if held:
-        raise ValueError(f"{plan.output}: another run is at work in this folder ({', '.join(held)})")
-    for cell in ready:
-        if overwrite:
-            cell.saved.clear()
-        cell.saved.start(cell.settings)
+    def restore(self) -> None:
+        """Each process restores its own images of every run, without a word to the others."""
+        surveys = [run.store.survey(self.mine) for run in self.runs]
+        for survey in surveys:
+            print("\n".join(survey.damaged), file=sys.stderr, end="\n" if survey.damaged else "")
+        left = [survey.pending for survey in surveys]
+        total, mine = len(self.runs) * len(self.plan.images), sum(map(len, left))
+        finished = sum(self.processes.gather(sum(len(survey.finished) for survey in surveys)))
+        if finished and self.processes.rank == 0:
+            print(f"{finished} of {total} already finished", file=sys.stderr)
+        done = total - sum(self.processes.gather(mine))
+        folders = [run.store.folder for run in self.runs]
+        progress = Progress(folders, mine, total, done, self.processes, self.request.log_json)
+        try:
+            for run, ids in zip(self.runs, left, strict=True):
+                if ids:
+                    self.restore_run(run, ids, progress)
+        finally:
+            progress.close()
+
+    def restore_run(self, run: EvaluationRun, ids: list[str], progress: Progress) -> None:
+        """Batch by batch; what an image needs is held only until it is saved."""
+        recipe, device = run.recipe(self.prior), run.request.device
+        if device == "cpu":
+            settle_freed_memory(recipe.size**2, run.request.low_memory)
+        reset_peak_memory(device)
+        example = make_subject("example", "", np.zeros((3, recipe.size, recipe.size), np.float32))
+        size = choose_batch_size(recipe, example, len(ids) * run.request.samples, self.processes.world)
+        if run.request.batch_size is None:
+            print(f"{run.name}: batch size {size}", file=sys.stderr)
+        subjects = self.subjects(run, recipe, ids, progress)
+        for subject, kept in restore_all(recipe, subjects, size, progress.step):
+            save(run, recipe, subject, kept)
+            progress.image(run.name, subject.name)
+
+    def subjects(self, run: EvaluationRun, recipe: Recipe, ids: list[str], progress: Progress) -> Iterator[Subject]:
+        """Every image that can be read; the others are recorded as failed, to be tried again."""
+        for image_id in ids:
+            path = self.plan.images[image_id]
+            try:
+                image = prepare(read_image(path), recipe.size, run.request.resize)
+            except ValueError as error:
+                run.store.finish(image_id, {"error": str(error), "retry": True})
+                progress.image(run.name, image_id)
+                continue
+            yield _subject(image_id, path, image, self.inputs[image_id])
+
+    def report(self) -> list[str]:
+        """Score, report; a line for each image that failed."""
+        self.processes.gather(None)
+        networks = self.metrics.load(self.runs[0].request.device)
+        stores = [run.store for run in in_order(self.runs, self.plan)]
+        score_part(stores, networks, self.processes.rank, self.processes.world)
+        self.processes.gather(None)
+        failed = [f"{store.name}: {i}: {error}" for store in stores for i, error in store.failures().items()]
+        if self.processes.rank == 0:
+            print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
+            print(f"written to {write_report(stores, networks)}")
+        self.processes.gather(None)
+        return failed
 
 
 def order_of(images: Iterable[str], shuffle: bool, seed: int) -> list[str]:
@@ -101,61 +149,7 @@ def order_of(images: Iterable[str], shuffle: bool, seed: int) -> list[str]:
     return [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))] if shuffle else ids
 
 
-def restore_cells(ready: list[Ready], processes: Processes, args: argparse.Namespace) -> None:
-    """Each process restores its own images of every cell, without a word to the others."""
-    mine = processes.deal(order_of(ready[0].images, args.shuffle, args.seed))
-    left, finished = [], 0
-    for cell in ready:
-        whole, said = cell.saved.sort_out(mine)
-        print("\n".join(said), file=sys.stderr, end="\n" if said else "")
-        left.append([image_id for image_id in mine if image_id not in whole])
-        finished += len(whole)
-    finished = sum(processes.gather(finished))
-    if finished and processes.rank == 0:
-        print(f"{finished} of {len(ready) * len(ready[0].images)} already finished", file=sys.stderr)
-    folders, total = [cell.saved.folder for cell in ready], len(ready) * len(ready[0].images)
-    progress = Progress(folders, sum(map(len, left)), total, finished, processes, args.log_json)
-    try:
-        for cell, ids in zip(ready, left, strict=True):
-            restore_cell(cell, ids, processes, progress)
-    finally:
-        progress.close()
-
-
-def restore_cell(cell: Ready, ids: list[str], processes: Processes, progress: Progress) -> None:
-    """Batch by batch; what an image needs is held only until it is written."""
-    gathered: dict[str, Gathered] = {}
-    items = samples_of(cell, ids, processes.rank, gathered, progress)
-    example = subject_of("example", "", np.zeros((3, cell.setup.size, cell.setup.size), np.float32))
-    limit = len(ids) * cell.request.samples
-    request = restore.settle_batch(cell.request, cell.setup, example, limit, processes.world) if ids else cell.request
-    while batch := list(islice(items, request.batch_size or 1)):
-        split_where_full(lambda part: restore.run_batch(request, cell.setup, part, gathered, progress), batch)
-        for subject in restore.finished(batch, gathered, cell.request.samples):
-            write(cell, subject, gathered.pop(subject.name), processes.rank)
-            progress.image(cell.saved.name, subject.name)
-
-
-def samples_of(
-    cell: Ready, ids: list[str], rank: int, gathered: dict[str, Gathered], progress: Progress
-) -> Iterator[tuple[Subject, int]]:
-    """Every sample of every image that can be read, one image after the other; the others are recorded as failed."""
-    for image_id in ids:
-        path = cell.images[image_id]
-        try:
-            image = prepare(read_image(path), cell.setup.size, cell.request.resize)
-        except ValueError as error:
-            cell.saved.finish(rank, {"image": image_id, "error": str(error), "retry": True}, {})
-            progress.image(cell.saved.name, image_id)
-            continue
-        gathered[image_id] = Gathered()
-        subject = subject_of(image_id, str(path), np.ascontiguousarray(image, dtype=np.float32))
-        yield from ((subject, sample) for sample in range(cell.request.samples))
-
-
-def failures(ready: list[Ready]) -> list[str]:
-    found = []
-    for cell in ready:
-        entries, _ = cell.saved.entries()
-        found += [f"{cell.saved.name}: {i}: {e['error']}" for i, e in entries.items() if "error" in e]
-    return found
+def _subject(image_id: str, path: Path, image: object, digest: str) -> Subject:
+    """A subject that is known by the content of its file."""
+    made = make_subject(image_id, str(path), image)
+    return Subject(made.name, made.source, made.image, digest)

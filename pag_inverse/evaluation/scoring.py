@@ -1,70 +1,79 @@
-"""The part of the evaluate command that scores what was saved: after a run, once more, or one against another."""
+"""Scoring what was saved: after an evaluation, once more, or one run against another."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
-from pag_inverse.evaluation.scores import Difference, Instruments, compare, score_cell, summarise
-from pag_inverse.data.images import write_whole
-from pag_inverse.storage.saved import SavedCell, find_cells
-from pag_inverse.runtime.processes import FolderLock, Processes
+from pag_inverse.evaluation.results import write_report
+from pag_inverse.evaluation.scores import LINES, compare_runs, score_run
+from pag_inverse.metrics.networks import MetricNetworks
+from pag_inverse.metrics.summary import Difference
+from pag_inverse.settings import settings
+from pag_inverse.storage.run_store import RunStore, find_runs
 
-
-def instruments_of(args: argparse.Namespace, device: str) -> Instruments:
-    device = "cpu" if device == "mps" else device
-    return Instruments.gather(args.lpips_net, args.lpips_weights, args.inception_weights, device)
-
-
-def score(cells: Sequence[SavedCell], args: argparse.Namespace, processes: Processes, device: str) -> None:
-    """This process's part of every cell, on its device."""
-    instruments = instruments_of(args, device)
-    for cell in cells:
-        score_cell(cell, instruments, rank=processes.rank, world=processes.world)
+KIND = "evaluate"
 
 
-def report(cells: Sequence[SavedCell], args: argparse.Namespace) -> Path:
-    """Write results.csv, report.md and report.html into the root of the cells; the page's path."""
-    from pag_inverse.evaluation.report import markdown, results_csv
-    from pag_inverse.evaluation.report_page import page
+@settings
+class MetricsRequest:
+    """What metrics are computed with: the network of LPIPS, and local files of weights."""
 
-    instruments, root = instruments_of(args, args.device), cells[0].root
-    results, variants = {cell: summarise(cell, instruments) for cell in cells}, instruments.variants()
-    for name, text in (("results.csv", results_csv), ("report.md", markdown), ("report.html", page)):
-        write_whole(root / name, text(results, variants).encode())
-    return root / "report.html"
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    lpips_weights: Path | None = None
+    inception_weights: Path | None = None
+
+    def check(self) -> None:
+        """ValueError where a file is not there."""
+        for path in (self.lpips_weights, self.inception_weights):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: no such file")
+
+    def load(self, device: str) -> MetricNetworks:
+        """The networks, or the reason in the place of one."""
+        device = "cpu" if device == "mps" else device
+        return MetricNetworks.load(self.lpips_net, self.lpips_weights, self.inception_weights, device)
 
 
-def score_again(folder: Path, args: argparse.Namespace) -> int:
-    """Score every cell of a folder anew from its pictures, then report."""
-    cells = find_cells(folder)
-    lock = FolderLock(cells[0].root / ".locks" / "rank-000.lock")
-    instruments = instruments_of(args, args.device)
-    for cell in cells:
-        for path in cell.folder.glob("scores-*.jsonl"):
-            path.unlink()
-        score_cell(cell, instruments)
-    print(f"written to {report(cells, args)}")
-    lock.release()
+def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> int:
+    """Score every run of a folder anew from its pictures, then report."""
+    request.check()
+    stores = find_runs(folder, KIND)
+    networks = request.load(device)
+    with ExitStack() as held:
+        for store in stores:
+            held.callback(store.hold().close)
+        for store in stores:
+            store.forget(LINES)
+            score_run(store, networks)
+        print(f"written to {write_report(stores, networks)}")
     return 0
 
 
-def print_comparison(a: Path, b: Path, lpips_net: str) -> int:
-    """Tell B - A of two cells, or of the cells of the same name of two runs."""
-    first, second = find_cells(a), find_cells(b)
+def print_comparison(before: Path, after: Path, lpips_net: str) -> int:
+    """Print AFTER - BEFORE of two runs, or of the runs of the same name of two evaluations."""
+    first, second = find_runs(before, KIND), find_runs(after, KIND)
     if len(first) == len(second) == 1:
         pairs = [(first[0], second[0])]
     else:
-        named = {cell.name: cell for cell in second}
-        pairs = [(cell, named[cell.name]) for cell in first if cell.name in named]
+        named = {store.name: store for store in second}
+        pairs = [(store, named[store.name]) for store in first if store.name in named]
     if not pairs:
-        raise ValueError(f"{a} and {b} have no cells of the same name; name the cells' own folders")
+        raise ValueError(f"{before} and {after} have no runs of the same name; name the runs' own folders")
     for one, other in pairs:
         print(f"{other.name} - {one.name}" if one.name != other.name else one.name)
-        print("\n".join(f"  {told(difference)}" for difference in compare(one, other, lpips_net)))
+        print("\n".join(f"  {told(difference)}" for difference in compare_runs(one, other, lpips_net)))
     return 0
 
 
 def told(d: Difference) -> str:
+    """A difference as a line of text."""
     return f"{d.name:9} {d.mean:+.4f}  95 % interval {d.low:+.4f} to {d.high:+.4f}  n = {d.n}"
+
+
+def score_part(stores: Sequence[RunStore], networks: MetricNetworks, rank: int, world: int) -> None:
+    """This process's part of every run."""
+    for store in stores:
+        score_run(store, networks, rank, world)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pag_inverse.data.images import write_whole
+from pag_inverse.data.files import write_whole
 
 VARIANT = "torch-fidelity, Inception 2015-12-05, bilinear to 299 as TensorFlow 1"
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"

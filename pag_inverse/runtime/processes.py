@@ -1,14 +1,13 @@
-"""The processes of one run: who they are, which images are whose, and that a folder has one run at a time."""
+"""The processes of one run: who they are, which images are whose, and what they must agree on."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=14)  # a process that is done waits for the others
@@ -43,21 +42,48 @@ class Processes:
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=_PATIENCE)
 
-    def gather(self, mine: Any) -> list[Any]:
+    def gather(self, mine: T) -> list[T]:
         """What each process says, in their order; all wait for the last one."""
         import torch.distributed as dist
 
         if self.world == 1:
             return [mine]
-        said: list[Any] = [None] * self.world
+        said: list[T] = [mine] * self.world
         dist.all_gather_object(said, mine)
         return said
 
+    def agreed(self, act: Callable[[], T]) -> T:
+        """Do something in every process; ValueError in all of them where one of them cannot."""
+        found: list[T] = []
+        problem = None
+        try:
+            found.append(act())
+        except (ValueError, OSError) as error:
+            problem = str(error)
+        problems = [said for said in self.gather(problem) if said is not None]
+        if problems:
+            raise ValueError(problems[0])
+        return found[0]
+
     def leave(self) -> None:
+        """Part from the others."""
         import torch.distributed as dist
 
         if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def exit_status(status: int) -> int:
+    """The status to leave with; a process among others leaves here and now.
+
+    All is written by then. Tearing the interpreter down while torch's threads still ran aborted one process in ten,
+    and its launcher then called the whole run failed.
+    """
+    if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
@@ -65,32 +91,3 @@ def _whole(environment: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal():
         raise ValueError(f"{name} is {value!r} in the environment; torchrun and accelerate launch set a whole number")
     return int(value)
-
-
-class FolderLock:
-    """Holds a file in a folder's `.locks` for this process until it ends: however it ends, nothing stale is left."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock; ValueError where another process holds it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise ValueError(f"{path.parent.parent}: another run is at work in this folder") from error
-
-    def release(self) -> None:
-        os.close(self._descriptor)
-
-
-def held_beside(folder: Path, names: Sequence[str]) -> list[str]:
-    """The lock files of a folder, other than `names`, that some process holds."""
-    held = []
-    for path in sorted(folder.glob("*.lock")):
-        if path.name not in names:
-            try:
-                FolderLock(path).release()
-            except ValueError:
-                held.append(path.name)
-    return held

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
-
-from pag_inverse.data.images import Picture
 
 VERSIONED = ("pag-inverse", "torch", "diffusers", "numpy", "scipy", "scikit-image")
 
@@ -39,12 +36,6 @@ def npy(array: Any) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array))
     return buffer.getvalue()
-
-
-def read_png(path: Path) -> Picture:
-    """A saved picture (H, W, 3), uint8."""
-    with PIL.Image.open(path) as file:
-        return np.asarray(file.convert("RGB"))
 
 
 def versions() -> dict[str, str]:

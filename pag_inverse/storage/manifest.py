@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.data.images import write_whole
+from pag_inverse.data.files import MANIFEST, write_whole
+from pag_inverse.data.files import RUN_FORMAT as FORMAT
 from pag_inverse.storage.files import versions
 
-FORMAT, MANIFEST = "pag_inverse run", "manifest.json"
 Entry = dict[str, Any]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pag_inverse.data.images import write_whole
+from pag_inverse.data.files import write_whole
 from pag_inverse.storage.files import check_writable, differences, file_sha256, sha256
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.storage.lock import is_held, lock
@@ -111,11 +111,9 @@ class RunStore:
 
     def open(self, overwrite: bool = False) -> RunStore:
         """Take the lock and, as rank 0, write the manifest; ValueError where another run is at work here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self._lock_path(self.rank))
+        self.hold()
         try:
             if self.rank == 0:
-                self._refuse_strangers()
                 self.check(overwrite)
                 if overwrite:
                     self.clear()
@@ -123,6 +121,18 @@ class RunStore:
         except BaseException:
             self.close()
             raise
+        return self
+
+    def hold(self) -> RunStore:
+        """Take the lock alone, for further lines of a run that is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self._lock_path(self.rank))
+        if self.rank == 0:
+            try:
+                self._refuse_strangers()
+            except ValueError:
+                self.close()
+                raise
         return self
 
     def close(self) -> None:

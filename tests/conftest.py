@@ -1,19 +1,22 @@
-"""Recorded runs of the published programs: those under tests/data, and further ones beside the repository."""
+"""Recorded runs of the published programs: those under tests/data, and whole ones beside the repository."""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pag_inverse.priors import LatentPrior, PixelPrior, load_prior
-from pag_inverse.priors.checkpoints.files import load_model
+from pag_inverse.priors.checkpoints.diffusers_folder import load_model
 from pag_inverse.schedule import BETAS
 
 DATA = Path(__file__).parent / "data"
@@ -39,14 +42,29 @@ def recordings() -> Recordings:
     return Recordings()
 
 
+def seeded_weights(shapes: Mapping[str, Sequence[int]], seed: int, gain: Callable[[str], float]) -> dict[str, Tensor]:
+    """The weights of a recorded random network, bit for bit: normal numbers n of one generator, in the network's order.
+
+    The scales of norms are 1 + 0.1 n, biases are 0.05 n, other weights gain(name) n / sqrt(fan_in).
+    """
+    generator, weights = torch.Generator().manual_seed(seed), {}
+    for name, shape in shapes.items():
+        n = torch.randn(tuple(shape), generator=generator)
+        if len(shape) == 1:
+            weights[name] = 0.05 * n if name.endswith("bias") else 1 + 0.1 * n
+        else:
+            weights[name] = n / math.sqrt(n[0].numel()) * gain(name)
+    return weights
+
+
 @pytest.fixture(scope="session")
 def adm_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small ADM's state dict under the published key names, with its arguments beside it."""
+    """A small random ADM's state dict under the published key names, with its arguments beside it."""
     folder = tmp_path_factory.mktemp("adm")
-    with np.load(DATA / "adm_unet" / "ffhq_like_trained_weights.npz") as file:
-        torch.save({k: torch.from_numpy(file[k]) for k in file.files}, folder / "trained.pt")
+    shapes = json.loads((DATA / "adm_unet" / "ffhq_like_shapes.json").read_text())
+    torch.save(seeded_weights(shapes, 1001, lambda name: 1.5 if "qkv" in name else 1.0), folder / "ffhq_like.pt")
     shutil.copy(DATA / "adm_unet" / "ffhq_like_config.json", folder / "config.json")
-    return folder / "trained.pt"
+    return folder / "ffhq_like.pt"
 
 
 @pytest.fixture(scope="session")
@@ -57,14 +75,34 @@ def adm(adm_checkpoint: Path) -> PixelPrior:
 
 
 @pytest.fixture(scope="session")
+def adm_trained(recordings: Recordings) -> PixelPrior:
+    """The same ADM after some training; these weights do not come with the repository."""
+    checkpoint = recordings.path("adm_unet/ffhq_like_trained.pt")
+    prior = load_prior(checkpoint, config=recordings.path("adm_unet/ffhq_like_config.json"))
+    assert isinstance(prior, PixelPrior)
+    return prior
+
+
+def tiny_sd_gain(name: str) -> float:
+    if "to_q" in name or "to_k" in name:
+        return 2.0
+    return {"quant_conv.weight": 0.5, "decoder.conv_out.weight": 0.8}.get(name, 1.0)
+
+
+@pytest.fixture(scope="session")
 def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny U-Net and VAE in the layout of Stable Diffusion."""
+    """A tiny random U-Net and VAE in the layout of Stable Diffusion."""
     folder = tmp_path_factory.mktemp("tiny_sd")
-    for part in ("unet", "vae"):
+    for part, kind, seed in (("unet", UNet2DConditionModel, 3001), ("vae", AutoencoderKL, 3002)):
         (folder / part).mkdir()
         shutil.copy(DATA / "tiny_sd" / f"{part}.json", folder / part / "config.json")
-        with np.load(DATA / "tiny_sd" / f"{part}.npz") as file:
-            weights = {k: torch.from_numpy(file[k]) for k in file.files}
+        with torch.device("meta"):
+            network = kind.from_config(json.loads((folder / part / "config.json").read_text()))
+        shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        weights = seeded_weights(shapes, seed, tiny_sd_gain)
+        if part == "vae":  # its latents have large means and a posterior variance of e^-2
+            weights["quant_conv.weight"][:4] *= 10
+            weights["quant_conv.bias"][4:] -= 2
         save_file(weights, folder / part / "diffusion_pytorch_model.safetensors")
     return folder
 

@@ -47,7 +47,7 @@ def restore(prior: Prior, steps: int = 3) -> RestorationResult:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=HALVES)
-@pytest.mark.parametrize("name", ["adm", "tiny_sd"])
+@pytest.mark.parametrize("name", ["pixel", "adm_trained", "tiny_sd"])
 def test_states_and_losses_stay_float32(name: str, dtype: torch.dtype, request: pytest.FixtureRequest) -> None:
     prior = request.getfixturevalue(name)
     expected, found = restore(prior), restore(converted(prior, dtype))
@@ -64,7 +64,13 @@ def latent() -> Prior:
 
 @pytest.mark.parametrize(
     ("name", "dtype", "error"),
-    [("adm", torch.bfloat16, 0.03), ("adm", torch.float16, 0.005), ("latent", torch.bfloat16, 0.03)],
+    [
+        ("pixel", torch.bfloat16, 0.03),
+        ("pixel", torch.float16, 0.005),
+        ("adm_trained", torch.bfloat16, 0.03),
+        ("adm_trained", torch.float16, 0.005),
+        ("latent", torch.bfloat16, 0.03),
+    ],
 )
 def test_predictions_and_gradients_are_near_those_of_float32(
     name: str, dtype: torch.dtype, error: float, request: pytest.FixtureRequest

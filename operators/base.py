@@ -34,11 +34,11 @@ class Operator(abc.ABC):
     term: "published" is what the tables were tuned with, "adjoint" is the textbook's T = A*.
     ValueError: another `project`, images that do not fit the shapes or the number of masks or kernels.
 
-    A subclass writes `_forward`, and `_adjoint` where it can do better than a vector-Jacobian product; it sets
-    `linear = False` where A is not linear. To be made by name it has a class of `Settings` and writes
-    `_from_settings`. Its arrays are tensors. `per_image` names those with one entry for each image, or one for
-    all; they may also be tuples or lists, and they add to those of the parent class. What is computed from the
-    arrays when it is first used belongs in a `functools.cached_property`: `select` and `to` drop it.
+    A subclass writes `_forward`. The adjoint follows by autograd; write `_adjoint` where there is a faster one. Set
+    `linear = False` where A is not linear. To be built by name, it sets `Settings`, a class of settings, and writes
+    `_from_settings`. Arrays are kept as tensors. `per_image` names the attributes with one entry for each image, or
+    one for all: tensors, tuples or lists. They add to those of the parent class. Values that are computed from the
+    arrays at first use belong in a `functools.cached_property`: `select` and `to` drop them.
     """
 
     linear: bool = True
@@ -124,8 +124,10 @@ class Operator(abc.ABC):
         return y.expand(-1, self.in_shape[0], -1, -1)
 
     def arrays(self, b: int) -> dict[str, NDArray[Any]]:
-        """What the operator holds for image b of the batch, by name, to be saved: an operator that is built from
-        it gives the same measurement. Empty where the settings say everything."""
+        """The arrays of image b of the batch by name, to be saved; empty where the settings say everything.
+
+        An operator that is built from them gives the same measurement. ValueError: there is no image b.
+        """
         return {}
 
     def select(self: Op, indices: Sequence[int] | Tensor) -> Op:
@@ -145,8 +147,8 @@ class Operator(abc.ABC):
     def to(self: Op, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Op:
         """A copy with its arrays on `device`, and those of real or complex numbers in the precision of `dtype`.
 
-        It spares moving them at every call. Whole numbers and truth values keep their dtype. Lists, tuples and
-        dicts of tensors, networks and operators that the operator holds move too.
+        Without it, arrays are moved at every call. Integer and boolean arrays keep their dtype. Lists, tuples and
+        dicts of tensors, networks and operators inside the operator move too.
         ValueError: a `dtype` that is not floating point.
         """
         if dtype is not None and not dtype.is_floating_point:
@@ -201,7 +203,7 @@ class Operator(abc.ABC):
 
 @contextmanager
 def _no_inference_mode() -> Iterator[None]:
-    """Off where it is on: a tensor that is made in it, and kept, could never be part of a graph."""
+    """Switch inference mode off: a tensor that is created in it can never be part of a graph."""
     if not torch.is_inference_mode_enabled():
         yield
         return

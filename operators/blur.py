@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,7 +56,6 @@ class Blur(Operator):
         super().__init__(in_shape, in_shape, project=project)
         self.kernel = _check_kernel(kernel)
         self._pad = self.kernel.shape[-2] // 2, self.kernel.shape[-1] // 2
-        self._cached: _Spectrum | None = None
         _check_room(self.in_shape, self._pad)
 
     def arrays(self, b: int) -> dict[str, NDArray[Any]]:
@@ -102,28 +102,28 @@ class Blur(Operator):
         height, width = (side + 2 * pad for side, pad in zip(self.in_shape[1:], self._pad, strict=True))
         return int(next_fast_len(height, real=True)), int(next_fast_len(width, real=True))
 
+    @cached_property
+    def _spectra(self) -> dict[tuple[torch.device, torch.dtype], _Spectrum]:
+        return {}
+
     def _spectrum(self, x: Tensor) -> Tensor:
         """The spectrum of the flipped kernel: to correlate with that is to convolve with the kernel."""
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        cached = self._cached  # read once: another thread may put its own in place
-        if cached is None or not cached.serves(self.kernel, x.device, dtype):
-            flipped = self.kernel.to(x.device, dtype).flip(-2, -1)
-            cached = _Spectrum(self.kernel, self.kernel._version, torch.fft.rfft2(flipped, s=self._fft_size))
-            self._cached = cached
-        return cached.values
+        key = x.device, torch.float64 if x.dtype == torch.float64 else torch.float32
+        found = self._spectra.get(key)  # read once: another thread may put its own in place
+        if found is None or found.kernel is not self.kernel or found.version != self.kernel._version:
+            flipped = self.kernel.to(*key).flip(-2, -1)
+            found = _Spectrum(self.kernel, self.kernel._version, torch.fft.rfft2(flipped, s=self._fft_size))
+            self._spectra[key] = found
+        return found.values
 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """A spectrum and the kernel that it belongs to, which may be replaced or changed in place."""
+    """A spectrum and the kernel that it belongs to, which may be replaced, or changed in place."""
 
     kernel: Tensor
     version: int
     values: Tensor
-
-    def serves(self, kernel: Tensor, device: torch.device, dtype: torch.dtype) -> bool:
-        same = self.kernel is kernel and self.version == kernel._version
-        return same and self.values.device == device and self.values.real.dtype == dtype
 
 
 @settings

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pag_inverse.data.images import SUFFIXES
+from pag_inverse.data.files import MANIFEST, RUN_FORMAT
+from pag_inverse.data.images import SUFFIXES, is_image
 
+_LOG = logging.getLogger(__name__)
 KINDS = ("ffhq", "imagenet", "folder")
 FIRST_1K = "first-1k"
 _SHOWN = 5
@@ -17,8 +22,9 @@ def find_images(kind: str, root: str | Path) -> dict[str, Path]:
     """Find the pictures below a folder, by image id and sorted by it.
 
     `ffhq` (flat or in thousands folders) and `imagenet` (flat or by class) are known by their file name without its
-    suffix, wherever they lie; in any other `folder` an id is the path below the root, `a/b.png` is `a__b`. Hidden files
-    and folders do not count. An unknown kind, a missing folder, no pictures and one id twice are ValueErrors.
+    suffix, wherever they lie; in any other `folder` an id is the path below the root, `a/b.png` is `a__b`. Links to
+    folders are followed. Hidden files and folders do not count, nor do the results of runs below the root. An unknown
+    kind, a missing folder, no pictures and one id twice are ValueErrors.
     """
     root = Path(root)
     if kind not in KINDS:
@@ -40,8 +46,8 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     """The pictures of a split, sorted by id; all of them where it is None.
 
     `first-1k`: FFHQ's 00000 to 00999, the first thousand ids of others; `START:STOP`: positions in the sorted list;
-    else a text file with a file name a line, with or without suffix and folder; what follows a blank, such as a label,
-    does not count. Names that are not among `images` are a ValueError with the first five of them and their number.
+    else a text file (UTF-8) with a file name a line, with or without suffix and folder, and after a blank or a comma
+    anything, such as a label. Names that are not among `images` are a ValueError with the first five and their number.
     """
     if split is None:
         return dict(images)
@@ -51,7 +57,7 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     elif match := re.fullmatch(r"(\d+):(\d+)", split):
         wanted = _positions(ids, int(match[1]), int(match[2]))
     else:
-        wanted = [_known_as(name, images) for name in _read_list(Path(split))]
+        wanted = [_id_of_line(line, images) for line in _read_list(Path(split))]
     missing = [name for name in wanted if name not in images]
     if missing:
         more = ", ..." if len(missing) > _SHOWN else ""
@@ -60,10 +66,33 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
 
 
 def _pictures(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
+    """The image files below a folder, through links to folders; each folder is visited once."""
+    visited = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        visited.add(here.resolve())
+        below[:] = sorted(
+            name
+            for name in below
+            if not name.startswith(".") and (here / name).resolve() not in visited and not _holds_a_run(here / name)
+        )
+        yield from (here / name for name in names if is_image(here / name) and (here / name).is_file())
+
+
+def _holds_a_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, or of an evaluation's runs: its pictures are results and no input."""
+    found = any(_is_manifest(path) for path in (folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")))
+    if found:
+        _LOG.warning("%s is left out: it holds the results of a run", folder)
+    return found
+
+
+def _is_manifest(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == RUN_FORMAT
 
 
 def _positions(ids: list[str], start: int, stop: int) -> list[str]:
@@ -73,19 +102,27 @@ def _positions(ids: list[str], start: int, stop: int) -> list[str]:
 
 
 def _read_list(path: Path) -> list[str]:
+    """The lines of a list that are not empty."""
     try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         known = f"{FIRST_1K}, START:STOP, or a text file of names"
-        raise ValueError(f"split {path}: cannot be read as a list; there are {known}") from error
+        raise ValueError(f"split {path}: cannot be read as a list (UTF-8); there are {known}") from error
+    names = [line for line in lines if line]
     if not names:
         raise ValueError(f"split {path}: the list is empty")
     return names
 
 
-def _known_as(name: str, images: Mapping[str, Path]) -> str:
-    """The id that a listed name means: its path below the root or its last part, without the suffix."""
-    path = Path(name)
+def _id_of_line(line: str, images: Mapping[str, Path]) -> str:
+    """The id that a line means: all of it where that is an image's name, else what precedes a blank or a comma."""
+    whole = _id_of_name(line, images)
+    return whole if whole in images else _id_of_name(re.split(r"[\s,;]", line)[0], images)
+
+
+def _id_of_name(name: str, images: Mapping[str, Path]) -> str:
+    """A listed file as an id: its path below the root or its last part, without the suffix."""
+    path = Path(name.strip("\"'").replace("\\", "/"))
     plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
     joined = "__".join(plain.parts)
     return joined if joined in images else plain.name

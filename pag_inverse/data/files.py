@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and how a run's folder is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import contextlib
 import os
 import uuid
 from pathlib import Path
+
+# What a run's folder is known by: this file, whose "format" says so.
+MANIFEST, RUN_FORMAT = "manifest.json", "pag_inverse run"
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

@@ -6,6 +6,7 @@ An image is a float32 array (3, H, W), RGB, range [-1, 1]; a picture is what a f
 from __future__ import annotations
 
 import io
+import logging
 import os
 import struct
 import zlib
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pag_inverse.data.decoding import Levels, check_depth, decode, opacity
 from pag_inverse.data.files import write_whole
 
+_LOG = logging.getLogger(__name__)
 Image = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
@@ -32,7 +34,11 @@ BUNDLED = {
     "coffee": "coffee.png",
     "rocket": "rocket.jpg",
 }
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+            ".pnm", ".jp2", ".j2k", ".avif", ".tga"}  # fmt: skip
+# Images by their suffix, of formats that are not read: left out of folders, with a warning.
+UNREAD_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".exr",
+                   ".hdr", ".psd", ".svg", ".eps"}  # fmt: skip
 # Everything Pillow's decoders are known to raise on a damaged file.
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error,
             zlib.error, PIL.Image.DecompressionBombError)  # fmt: skip
@@ -141,10 +147,19 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name)
+    found = [path for path in files if is_image(path)]
     if not found:
         raise ValueError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    return sorted((p for p in found if p.is_file()), key=lambda p: p.name)
+    return found
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its suffix, and not hidden; one of a format that is not read gets a warning."""
+    suffix, hidden = path.suffix.lower(), path.name.startswith(".")
+    if suffix in UNREAD_SUFFIXES and not hidden:
+        _LOG.warning("%s is left out: images of this format are not read; save it as PNG", path)
+    return suffix in SUFFIXES and not hidden
 
 
 def bundled_photograph(name: str) -> Image:

@@ -1,21 +1,23 @@
-"""Images read as a person sees them, 8 bits and back without loss, and pictures that draw."""
+"""Images read as a person sees them, and 8 bits and back without loss."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pag_inverse.data import images
-from pag_inverse.reports import figures as pictures
 from pag_inverse.data.images import (
     BUNDLED,
     bundled_photograph,
@@ -23,11 +25,11 @@ from pag_inverse.data.images import (
     list_images,
     prepare,
     read_image,
+    read_picture,
     to_uint8,
     write_png,
     write_whole,
 )
-from pag_inverse.reports.figures import comparison, error_map, residual_curve
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)
@@ -129,6 +131,52 @@ def test_16_bit_keeps_its_precision(tmp_path):
         image = read_image(saved(tmp_path, PIL.Image.fromarray(levels), name))
         assert image.shape == (3, 2, 3) and image.dtype == np.float32
         np.testing.assert_allclose(image[1], levels / 32767.5 - 1.0, atol=1e-7)
+
+
+def linear_profile() -> bytes:
+    """A matrix profile with the primaries of sRGB and a gamma of 1, built by hand as ICC.1 says."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    xyz = {"wtpt": (0.9642, 1.0, 0.8249), "rXYZ": (0.4360, 0.2225, 0.0139)}
+    xyz |= {"gXYZ": (0.3851, 0.7169, 0.0971), "bXYZ": (0.1431, 0.0606, 0.7141)}
+    tags = {name: b"XYZ \0\0\0\0" + fixed(*values) for name, values in xyz.items()}
+    tags |= {f"{c}TRC": b"curv\0\0\0\0\0\0\0\0" for c in "rgb"}  # no entries: the identity
+    tags["desc"] = b"desc\0\0\0\0" + struct.pack(">I", 7) + b"linear\0" + bytes(78)
+    tags["cprt"] = b"text\0\0\0\0none\0"
+    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name.encode() + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    body = struct.pack(">I", len(tags)) + table + data
+    header = struct.pack(">I4sI4s4s4s", 128 + len(body), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249) + bytes(48)
+    return header + body
+
+
+def test_colours_are_those_of_the_embedded_profile(tmp_path):
+    """In a linear profile half the light is level 188 of sRGB: 255 (1.055 0.5^(1/2.4) - 0.055) = 187.5."""
+    grey = PIL.Image.new("RGB", (4, 4), (128, 128, 128))
+    found = read_picture(saved(tmp_path, grey, icc_profile=linear_profile()))
+    assert np.abs(found.astype(int) - 188).max() <= 1
+    clear = PIL.Image.new("RGBA", (4, 4), (128, 128, 128, 255))
+    clear.putpixel((0, 0), (128, 128, 128, 0))
+    found = read_picture(saved(tmp_path, clear, icc_profile=linear_profile()))
+    assert (found[0, 0] == 255).all() and np.abs(found[1:].astype(int) - 188).max() <= 1
+
+
+def test_the_profile_of_srgb_and_a_damaged_one_change_nothing(tmp_path):
+    srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile", linear_profile()[:140]):
+        path = saved(tmp_path, PIL.Image.fromarray(COLOURS), icc_profile=profile)
+        np.testing.assert_array_equal(read_picture(path), COLOURS)
+
+
+def test_whole_numbers_of_32_bits_have_no_known_range(tmp_path):
+    path = saved(tmp_path, PIL.Image.fromarray(np.full((4, 4), 200, np.int32)), "x.tif")
+    with pytest.raises(ValueError, match="pixels of 32 bits, whose range is not known"):
+        read_image(path)
 
 
 def test_cmyk(tmp_path):
@@ -236,12 +284,11 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(tmp_path, monkeypa
     with pytest.raises(OSError, match=r"file/x.png"):
         write_png(tmp_path / "file" / "x.png", COLOURS)
 
-    def full(path: Path, content: bytes) -> None:
-        path.touch()
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_whole(tmp_path / "x.png", b"before")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device.*x.png"):
         write_png(tmp_path / "x.png", COLOURS)
     assert (tmp_path / "x.png").read_bytes() == b"before"
@@ -249,14 +296,24 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(tmp_path, monkeypa
 
 
 def test_list_images(tmp_path):
-    for name in ("b.PNG", "a.jpg", "c.webp", ".hidden.png", "notes.txt", "._a.jpg"):
+    for name in ("b.PNG", "a.jpg", "c.webp", "d.jfif", ".hidden.png", "notes.txt", "._a.jpg"):
         tmp_path.joinpath(name).touch()
     tmp_path.joinpath("folder.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG", "c.webp"]
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG", "c.webp", "d.jfif"]
     with pytest.raises(ValueError, match="no such folder"):
         list_images(tmp_path / "none")
     with pytest.raises(ValueError, match="no images in it"):
         list_images(tmp_path / "folder.png")
+
+
+def test_an_image_of_a_format_that_is_not_read_is_named(tmp_path, caplog):
+    for name in ("a.png", "b.HEIC", ".c.heic"):
+        tmp_path.joinpath(name).touch()
+    with caplog.at_level(logging.WARNING):
+        assert [path.name for path in list_images(tmp_path)] == ["a.png"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'b.HEIC'} is left out: images of this format are not read; save it as PNG"
+    ]
 
 
 @pytest.mark.parametrize("name", list(BUNDLED))
@@ -271,57 +328,6 @@ def test_other_photographs_are_not_fetched():
         bundled_photograph("eagle")
 
 
-def test_a_comparison_shows_every_tile():
-    tall, small = noise(3, 64, 64), noise(3, 8, 8)
-    picture = comparison([("truth", tall), ("a long title that does not fit in one line", small), ("curve", COLOURS)])
-    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[0] > 64 + 16
-    bottom = picture.shape[0] - pictures._GAP
-    np.testing.assert_array_equal(picture[bottom - 64 : bottom, 8:72], to_uint8(tall))
-    np.testing.assert_array_equal(picture[bottom - 64 : bottom : 8, 80:144:8], to_uint8(small))
-    assert (picture[: bottom - 64] < 128).any(), "titles are drawn"
-    with pytest.raises(ValueError, match="one tile or more"):
-        comparison([])
-
-
-def test_an_error_map_has_a_fixed_scale():
-    truth = np.zeros((3, 4, 4), np.float32)
-    image = truth.copy()
-    image[:, 0, 0], image[:, 0, 1], image[0, 1, 1] = 64 / 127.5, -32 / 127.5, 2.0
-    title, shown = error_map(image, truth)
-    assert title == "error, white = 64 of 255"
-    np.testing.assert_allclose(shown[:, 0, 0], 1.0, atol=1e-6)
-    np.testing.assert_allclose(shown[:, 0, 1], 0.0, atol=1e-6)
-    np.testing.assert_allclose(shown[:, 1, 1], 1.0, atol=1e-6)
-    assert (shown[:, 2:] == -1.0).all()
-    with pytest.raises(ValueError, match="two images of one shape"):
-        error_map(image, truth[:, :2])
-
-
-@pytest.mark.parametrize(
-    "residuals, level",
-    [
-        (list(np.geomspace(100, 20, 50)), 21.0),
-        ([1.0, float("nan"), 2.0, float("inf"), 0.0], None),
-        ([3.0], None),
-        ([], None),
-        ([float("nan")] * 5, float("nan")),
-        ([2.0] * 3, 2.0),
-        (list(np.geomspace(1e-8, 1e9, 1000)), None),
-    ],
-)
-def test_a_residual_curve_always_draws(residuals, level):
-    picture = residual_curve(residuals, level=level)
-    assert picture.shape == (320, 480, 3) and picture.dtype == np.uint8
-    drawn = (picture == pictures._LINE).all(axis=2).any()
-    assert drawn == any(np.isfinite(value) and value > 0 for value in residuals)
-
-
-def test_a_residual_that_falls_is_drawn_falling():
-    picture = residual_curve(list(np.geomspace(100, 1, 30)))
-    rows, columns = np.nonzero((picture == pictures._LINE).all(axis=2))
-    assert np.corrcoef(rows, columns)[0, 1] > 0.999, "an exponential is a straight line on a logarithmic axis"
-
-
 def test_reading_images_imports_no_torch():
-    code = "import sys; from pag_inverse import images, pictures; sys.exit('torch' in sys.modules)"
+    code = "import sys; import pag_inverse.data.arrays, pag_inverse.data.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -57,3 +57,39 @@ def test_no_images(tmp_path: Path) -> None:
         find_images("folder", tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
         find_images("folder", tmp_path / "nowhere")
+
+
+def test_links_to_folders_are_followed_and_may_form_a_circle(tmp_path: Path) -> None:
+    touch(tmp_path, "val/n01/a_1.png", "store/n02/a_2.png")
+    (tmp_path / "val" / "n02").symlink_to(tmp_path / "store" / "n02")
+    (tmp_path / "val" / "n01" / "up").symlink_to(tmp_path / "val")
+    assert list(find_images("imagenet", tmp_path / "val")) == ["a_1", "a_2"]
+
+
+def test_the_results_of_a_run_are_not_read_as_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = touch(tmp_path, "x.png", "out/truths/x.png", "out/deblur_dps/restorations/x.png", "other/y.png")
+    (root / "out" / "deblur_dps" / "manifest.json").write_text('{"format": "pag_inverse run"}')
+    (root / "other" / "manifest.json").write_text('{"files": []}')
+    assert list(find_images("folder", root)) == ["other__y", "x"]
+    assert "out is left out: it holds the results of a run" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfn01/a_1.png\r\nn02/my photo.png\r\n",  # a byte order mark, Windows' line ends, a blank
+        b"n01\\a_1.png\nn02\\my photo.png\n",
+        b"a_1.png,17\nmy photo.png\n",
+        b"'a_1.png'\n\n\"my photo\"\n",
+    ],
+)
+def test_lists_as_editors_and_spreadsheets_write_them(tmp_path: Path, content: bytes) -> None:
+    images = find_images("imagenet", touch(tmp_path / "val", "n01/a_1.png", "n02/my photo.png", "n02/other.png"))
+    (tmp_path / "list.txt").write_bytes(content)
+    assert list(pick_split("imagenet", images, str(tmp_path / "list.txt"))) == ["a_1", "my photo"]
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a_1.png", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"cannot be read as a list \(UTF-8\)"):
+        pick_split("folder", {"a_1": Path("a_1.png")}, str(tmp_path / "list.txt"))

@@ -70,6 +70,8 @@ class PerturbedAttentionGuidance:
             raise ValueError(f"s is {s} but no layer is named; name the self-attention layers to perturb")
         if cfg != 1 and condition is None:
             raise ValueError(f"cfg is {cfg} but there is no prompt; classifier-free guidance needs one")
+        if len(interval) != 2:
+            raise ValueError(f"interval is {interval}; it must be two numbers, the lower one first")
         low, high = (check_number("interval", value, maximum=1.0) for value in interval)
         if not low <= high:
             raise ValueError(f"interval is {low:g} to {high:g}; the lower number must come first")

@@ -9,12 +9,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, PAGIdentitySelfAttnProcessor2_0
 
-from pag_inverse import LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior
+from pag_inverse import LatentPrior, NoGuidance, PerturbedAttentionGuidance, PixelPrior, Prior
 from pag_inverse.guidance.perturbation import IdentitySelfAttention, perturbed_twin
-from pag_inverse.guidance.prefix import completed_before
+from pag_inverse.guidance.prefix import PassPairs, completed_before
 from pag_inverse.schedule import BETAS
 
 LAYER = "down_blocks.2.attentions.0"
+
+
+@torch.no_grad()
+def perturbed(prior: Prior, z: torch.Tensor, t: int, layers: list[str], condition: torch.Tensor | None = None):
+    """eps-hat by the whole perturbed network."""
+    return prior.predict(z, t, condition, network=perturbed_twin(prior.unet, layers)).eps
 
 
 @pytest.mark.parametrize("spatial", [True, False])
@@ -103,7 +109,7 @@ def test_the_perturbed_pass_leaves_the_gradient_alone(checkpointing: bool, pixel
 def test_the_perturbed_pass_has_no_graph_and_changes_eps(adm: PixelPrior) -> None:
     z = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
     eps = PerturbedAttentionGuidance(1.5, [LAYER])(adm, z, 500)
-    eps_hat = adm.predict_perturbed(z, 500, [LAYER])
+    eps_hat = perturbed(adm, z, 500, [LAYER])
     assert not eps.guided.requires_grad and not eps_hat.requires_grad and eps.unguided.requires_grad
     plain = eps.unguided.detach()
     torch.testing.assert_close(eps.guided, plain + 1.5 * (plain - eps_hat))  # Eq. 10
@@ -118,7 +124,7 @@ def test_classifier_free_guidance_beside_pag(tiny_sd: LatentPrior, recordings) -
     with torch.no_grad():
         eps = PerturbedAttentionGuidance(4.0, [layer], cfg=7.5, condition=context)(tiny_sd, z, 300)
         null, conditional = tiny_sd.predict(z, 300).eps, tiny_sd.predict(z, 300, context).eps
-        eps_hat = tiny_sd.predict_perturbed(z, 300, [layer], context)
+        eps_hat = perturbed(tiny_sd, z, 300, [layer], context)
     torch.testing.assert_close(eps.unguided, conditional)
     torch.testing.assert_close(
         eps.guided,
@@ -147,46 +153,35 @@ EVERY_LAYER = {
 
 @pytest.mark.parametrize(("name", "layer"), [(name, layer) for name, layers in EVERY_LAYER.items() for layer in layers])
 def test_the_shared_prefix_changes_no_bit(name: str, layer: str, request: pytest.FixtureRequest) -> None:
-    """From the second step on the perturbed pass starts at its first perturbed layer: both ways give the same."""
+    """The perturbed pass starts at its first perturbed layer, and gives what the whole pass gives."""
     prior = request.getfixturevalue(name)
-    g = torch.Generator().manual_seed(0)
-    z, other = (torch.randn(2, prior.unet.config.in_channels, 32, 32, generator=g) for _ in range(2))
-    expected = {t: prior.predict_perturbed(z, t, [layer]) for t in (500, 20)}  # nothing to reuse: the whole pass
-    called = []
-    handle = prior.unet.conv_in.register_forward_hook(lambda *_: called.append(1))
-    _, prefix = prior._twins[(layer,)]
+    z = torch.randn(2, prior.unet.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    pairs = PassPairs(prior, [layer])
     for t in (500, 20):
-        z_t = z.clone().requires_grad_(True)
-        assert not prior.predict(z_t, t).eps.isnan().any() and prefix.recorded
-        assert torch.equal(prior.predict_perturbed(z_t, t, [layer]), expected[t])
-        assert not prefix.recorded  # nothing is held on to
-    handle.remove()
-    assert len(called) == 2
-    prior.predict(other, 500)  # of another state, or of a state that was changed since: no reuse
-    assert torch.equal(prior.predict_perturbed(z, 500, [layer]), expected[500])
-    prior.predict(other, 500)
-    other.copy_(z)
-    assert torch.equal(prior.predict_perturbed(other, 500, [layer]), expected[500])
+        prediction, eps_hat = pairs(prior, z.clone().requires_grad_(True), t, None)
+        assert torch.equal(eps_hat, perturbed(prior, z, t, [layer]))
+        assert torch.equal(prediction.eps, prior.predict(z, t).eps) and prediction.eps.requires_grad
+    (pair,) = pairs._idle
+    assert not pair._recorded  # nothing is held on to
+
+
+def test_the_shared_part_runs_once(adm: PixelPrior) -> None:
+    """conv_in of two passes is called once, in the plain one."""
+    pairs, called = PassPairs(adm, ["middle_block.1"]), []
+    z = torch.randn(1, 3, 32, 32)
+    pairs(adm, z, 500, None)
+    (pair,) = pairs._idle
+    pair.plain.conv_in.register_forward_hook(lambda *_: called.append("plain"))
+    pair.perturbed.conv_in.register_forward_hook(lambda *_: called.append("perturbed: a stub"))
+    pairs(adm, z, 500, None)
+    assert called == ["plain", "perturbed: a stub"]
+    assert not list(pair.perturbed.conv_in.parameters())
 
 
 def test_what_comes_before_a_layer(tiny_sd: LatentPrior) -> None:
     """The whole blocks before it, and inside its own block what it has passed."""
     layer = "down_blocks.1.attentions.1.transformer_blocks.0.attn1"
-    found = completed_before(tiny_sd.unet, [layer], tiny_sd._try)
+    found = completed_before(tiny_sd, [layer])
     assert {"conv_in", "time_embedding", "down_blocks.0", "down_blocks.1.attentions.0"} <= set(found)
     assert "down_blocks.1.attentions.1.transformer_blocks.0.norm1" in found
     assert not any(name.startswith(("mid_block", "up_blocks", "down_blocks.2")) for name in found)
-
-
-def test_a_copy_of_a_used_prior_knows_nothing_of_the_original(adm: PixelPrior) -> None:
-    """A perturbed pass of the copy starts from what the copy itself has computed."""
-    layers, (z, other) = adm.resolve_layers(["middle_block.1"]), torch.randn(2, 1, 3, 64, 64)
-    expected = adm.predict_perturbed(other, 500, layers)
-    adm.prepare(layers)
-    adm.predict(z, 500)
-    copied = copy.deepcopy(adm)
-    copied.predict(other, 500)
-    torch.testing.assert_close(copied.predict_perturbed(other, 500, layers), expected)
-    copied.prepare(layers)
-    copied.predict(other, 500)
-    torch.testing.assert_close(copied.predict_perturbed(other, 500, layers), expected)

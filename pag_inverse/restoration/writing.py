@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pag_inverse.data.images import Picture, png_bytes, to_uint8
 from pag_inverse.metrics.paired import psnr, ssim
-from pag_inverse.reports.figures import comparison, error_map, residual_curve
+from pag_inverse.reports.figures import comparison, deviation_map, error_map, residual_curve
 from pag_inverse.restoration.batches import Samples
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject
@@ -52,26 +52,19 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
 
 
 def restored_pictures(samples: Tensor) -> dict[str, Picture]:
-    """The first sample is the restoration; of several, the others too, their mean and their deviation."""
+    """The first sample is the restoration; of several, the others too, their mean and a map of their deviation."""
     pictures = {"restoration": to_uint8(samples[0])}
     if len(samples) > 1:
         pictures |= {f"sample{s}": to_uint8(x) for s, x in enumerate(samples) if s > 0}
-        pictures |= {"mean": to_uint8(samples.mean(dim=0)), "std": to_uint8(deviation(samples)[1])}
+        pictures |= {"mean": to_uint8(samples.mean(dim=0)), "std": comparison([deviation_map(samples)])}
     return pictures
-
-
-def deviation(samples: Tensor) -> tuple[str, Tensor]:
-    """A titled tile: the samples' standard deviation, mean over the channels, white at its largest."""
-    std = samples.std(dim=0).mean(dim=0, keepdim=True)
-    largest = float(std.max().clamp_min(1e-6))
-    return f"std, white = {127.5 * largest:.0f} of 255", std / largest * 2 - 1
 
 
 def tiles(subject: Subject, kept: Samples, samples: Tensor, simulated: bool) -> list[tuple[str, Any]]:
     """The comparison picture from left to right: truth where there is one, measurement, restoration, error."""
     row: list[tuple[str, Any]] = [("measurement", kept.enlarged), ("restoration", samples[0])]
     if len(samples) > 1:
-        row += [(f"mean of {len(samples)}", samples.mean(dim=0)), deviation(samples)]
+        row += [(f"mean of {len(samples)}", samples.mean(dim=0)), deviation_map(samples)]
     if simulated:
         row = [("truth", subject.image), *row, error_map(samples[0].numpy(), subject.image)]
     return row

@@ -73,6 +73,6 @@ def tiles(subject: Subject, kept: Samples, samples: Tensor, simulated: bool) -> 
 def metrics(subject: Subject, kept: Samples, restored: dict[str, Picture]) -> dict[str, dict[str, float]]:
     """PSNR and SSIM of what was saved, and of the measurement enlarged to the picture."""
     truth = to_uint8(subject.image)
-    pictures = {kind: restored[kind] for kind in ("restoration", "mean") if kind in restored}
+    pictures: dict[str, Picture] = {kind: restored[kind] for kind in ("restoration", "mean") if kind in restored}
     pictures["measurement"] = to_uint8(kept.enlarged)
     return {kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)} for kind, p in pictures.items()}

@@ -103,15 +103,30 @@ def run_network(network: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dty
 
 
 class _GradientScale:
-    """The power of two of each image, from the output of a network, where it is set, to its input."""
+    """The power of two of each image, from the output of a network, where it is set, to its input.
 
-    factor: Tensor
+    With `create_graph` it holds for that backward pass alone: a second derivative enters the network by other ways.
+    """
 
-    def apply(self, grad: Tensor) -> Tensor:
-        largest = grad.flatten(1).abs().amax(dim=1).reshape(-1, *[1] * (grad.ndim - 1))
-        exponent = torch.frexp(largest).exponent.clamp(-100, 100)
-        self.factor = torch.ldexp(torch.ones_like(largest), -exponent)
+    factor: Tensor | None = None
+    spent = False
+
+    def into(self, grad: Tensor) -> Tensor:
+        """The gradient of a network's output, scaled."""
+        if self.spent:
+            return grad
+        with torch.no_grad():
+            largest = grad.flatten(1).abs().amax(dim=1).reshape(-1, *[1] * (grad.ndim - 1))
+            exponent = torch.frexp(largest).exponent.clamp(-100, 100)
+            self.factor = torch.ldexp(torch.ones_like(largest), -exponent)
         return grad * self.factor
+
+    def out_of(self, grad: Tensor) -> Tensor:
+        """The gradient of its input, with the scale taken off again."""
+        factor = self.factor
+        if torch.is_grad_enabled():
+            self.factor, self.spent = None, True
+        return grad if factor is None else grad / factor
 
 
 class _Enter(torch.autograd.Function):
@@ -122,7 +137,7 @@ class _Enter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0].to(ctx.dtype) / ctx.scale.factor, None, None
+        return ctx.scale.out_of(grads[0].to(ctx.dtype)), None, None
 
 
 class _Leave(torch.autograd.Function):
@@ -133,4 +148,4 @@ class _Leave(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return ctx.scale.apply(grads[0]).to(ctx.dtype), None, None
+        return ctx.scale.into(grads[0]).to(ctx.dtype), None, None

@@ -128,9 +128,9 @@ def test_psld_with_a_vq_model(tmp_path: Path) -> None:
     prior = load_prior(ldm_folder(tmp_path, autoencoder(VQModel, num_vq_embeddings=32), "vqvae"))
     operator, noise = GaussianBlur((3, 32, 32), 5, 1.0), GaussianNoise(0.05)
     y = operator.forward(torch.rand(2, 3, 32, 32))
-    both = solve(y, operator, prior, PSLD(0.1, 0.01), NoGuidance(), noise=noise, steps=3, seeds=[1, 2])
+    both = solve(y, operator, prior, PSLD(eta=0.1, gamma=0.01), NoGuidance(), noise=noise, steps=3, seeds=[1, 2])
     assert not both.failed and both.x.isfinite().all()
-    still = solve(y, operator, prior, PSLD(0.0, 0.0), NoGuidance(), noise=noise, steps=3, seeds=[1, 2])
+    still = solve(y, operator, prior, PSLD(eta=0.0, gamma=0.0), NoGuidance(), noise=noise, steps=3, seeds=[1, 2])
     assert (both.z - still.z).abs().max() > 1e-4  # the data term reaches the latent
 
 
@@ -139,6 +139,8 @@ FAULTS = [
     ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
     ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule squaredcos_cap_v2"),
     ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}, "500 steps"),
+    ("scheduler/scheduler_config.json", {"beta_schedule": ..., "_class_name": "EDMEulerScheduler"}, "no beta_schedule"),
+    ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas"),
     ("vqvae/config.json", {"_class_name": "AutoencoderTiny"}, "a AutoencoderKL or VQModel belongs here"),
     ("vqvae/config.json", {"num_vq_embeddings": 16}, "cannot be loaded"),
     ("unet/config.json", {"layers_per_block": 2}, "cannot be loaded"),

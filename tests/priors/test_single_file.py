@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pag_inverse import LatentPrior, load_prior
+from pag_inverse import LatentPrior, PerturbedAttentionGuidance, load_prior
 from pag_inverse.priors.checkpoints.picture_side import picture_side
-from pag_inverse.priors.load import prompt_of
 from pag_inverse.priors.checkpoints.stable_diffusion import _unet_config, _vae_config
+from pag_inverse.priors.load import prompt_of
 
 SCHEDULE = (1000, 0.00085, 0.012, "scaled_linear")
 WORDS = 64  # the width of the tiny text encoders
@@ -287,7 +287,8 @@ def test_the_perturbed_pass_of_a_v_prediction(originals: Any, tmp_path: Path) ->
     eps, v = (load_prior(path, prediction=p) for p in ("epsilon", "v_prediction"))
     z, layers = torch.randn(1, 4, 8, 8), ("mid_block.attentions.0.transformer_blocks.0.attn1",)
     with torch.no_grad():
-        a, b = (p.predict(z, 300).eps - p.predict_perturbed(z, 300, layers) for p in (eps, v))
+        guided = [PerturbedAttentionGuidance(1.0, layers)(p, z, 300) for p in (eps, v)]
+        a, b = (found.guided - found.unguided for found in guided)
     abar = DDIMScheduler(*SCHEDULE).alphas_cumprod[300]
     assert a.abs().max() > 0
     torch.testing.assert_close(b, abar.sqrt() * a, atol=1e-5, rtol=1e-3)

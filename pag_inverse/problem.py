@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from operators import Draw, NoNoise, Noise, Operator
+from operators import Draw, Noise, NoNoise, Operator
 
 
 @dataclass(frozen=True)

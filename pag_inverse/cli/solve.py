@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pag_inverse.cli.arguments import (
     Parser,
@@ -18,7 +17,7 @@ from pag_inverse.cli.arguments import (
     split_options,
     task_help,
 )
-from pag_inverse.settings import TASKS
+from pag_inverse.settings import FURTHER_OPTIONS, TASKS, SolveRequest
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -75,18 +74,16 @@ def act(args: argparse.Namespace) -> int:
     for name in ("task", "solver"):
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is needed; --help lists the flags, --set help the solvers")
-    from pag_inverse.restoration import run as command  # torch comes in here
-
     request = request_of(args)
+    from pag_inverse.restoration import run as command  # torch comes in here, after the arguments were found good
+
     if args.list_layers:
         return command.list_layers(request)
     return command.solve_run(request, args.input, args.output, args.overwrite, args.dry_run)
 
 
-def request_of(args: argparse.Namespace) -> Any:
+def request_of(args: argparse.Namespace) -> SolveRequest:
     """The arguments as a validated request."""
-    from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest
-
     options, further = split_options(dict(args.set or {}), FURTHER_OPTIONS)
     options |= {name: getattr(args, name) for name in ("eta", "gamma") if getattr(args, name, None) is not None}
     names = set(vars(args)) & set(SolveRequest.__dataclass_fields__)

@@ -14,7 +14,7 @@ import numpy as np
 from pag_inverse.evaluation.plans import Plan, PlannedRun
 from pag_inverse.priors import Prior
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
-from pag_inverse.restoration.request import SolveRequest
+from pag_inverse.restoration.request import SolveRequest, prior_name
 from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.storage.files import file_sha256
@@ -33,9 +33,9 @@ class LoadedPrior:
 
     def of(self, request: SolveRequest) -> Prior:
         """The prior that a request names, loaded if it is not there."""
-        if self._prior is None or self._name != request.prior_name:
+        if self._prior is None or self._name != prior_name(request):
             self._prior = None
-            self._name, self._prior = request.prior_name, request_prior(request)
+            self._name, self._prior = prior_name(request), request_prior(request)
         return self._prior
 
 
@@ -68,7 +68,7 @@ def check_runs(
     """
     data = file_sha256(next(iter(plan.images.values()))) or ""
     runs = []
-    for planned in sorted(plan.runs, key=lambda planned: planned.request.prior_name):
+    for planned in sorted(plan.runs, key=lambda planned: prior_name(planned.request)):
         run = _check_run(plan, planned, root, processes, data, prior)
         run.store.check(overwrite, inputs)
         runs.append(run)

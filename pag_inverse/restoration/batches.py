@@ -94,9 +94,14 @@ def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: i
         return recipe.request.batch_size
 
     def step(n: int) -> None:
-        problem, solver = recipe.problem([example] * n), recipe.settled.solver
-        draw, schedule = batch_draw([0] * n, recipe.request.device), solver.schedule(recipe.prior, recipe.settled.steps)
-        state = solver.start(problem, recipe.model, schedule, draw)
-        solver.step(state, recipe.settled.steps - 1, problem, recipe.model, schedule, draw)
+        first_step(recipe, [example] * n)
 
     return largest_batch(step, recipe.request.device, limit, processes)
+
+
+def first_step(recipe: Recipe, subjects: Sequence[Subject]) -> None:
+    """One step of a batch, whose result is thrown away: to learn what it takes."""
+    problem, solver, steps = recipe.problem(subjects), recipe.settled.solver, recipe.settled.steps
+    draw, schedule = batch_draw([0] * len(subjects), recipe.request.device), solver.schedule(recipe.prior, steps)
+    state = solver.start(problem, recipe.model, schedule, draw)
+    solver.step(state, steps - 1, problem, recipe.model, schedule, draw)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from operators import Draw, Noise, Operator
-from pag_inverse.guidance import GuidedModel, Guidance
+from pag_inverse.guidance import Guidance, GuidedModel
 from pag_inverse.priors import Prior
 from pag_inverse.problem import InverseProblem
 from pag_inverse.runtime.streams import batch_draw
-from pag_inverse.settings import check_whole
 from pag_inverse.schedule import T
+from pag_inverse.settings import check_whole
 from pag_inverse.solvers import Solver, State, StepOutput
 
 Callback = Callable[[int, int, StepOutput], object]

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from operators import Noise, Operator, make_noise, make_operator
-from pag_inverse.guidance import GuidedModel, Guidance, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate
-from pag_inverse.restoration.request import SolveRequest, load_request
+from pag_inverse.restoration.request import SolveRequest, load_request, prior_name
 from pag_inverse.restoration.subjects import Subject, measurement_operator
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import Hyperparameters, TaskConfig, load_task
@@ -72,7 +72,7 @@ class Recipe:
         return {
             "task": self.task.name,
             "solver": request.solver,
-            "prior": request.prior_name,
+            "prior": prior_name(request),
             "dataset": self.task.dataset,
             "s": self.row.s,
             "layers": list(self.row.layers),
@@ -135,7 +135,7 @@ def request_prior(request: SolveRequest) -> Prior:
     if request.tf32 is not None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = request.tf32
     return load_prior(
-        request.prior_name,
+        prior_name(request),
         weights_dir=request.weights_dir,
         download=request.download,
         config=request.prior_config,
@@ -148,11 +148,13 @@ def request_prior(request: SolveRequest) -> Prior:
     )
 
 
-def _settle(
-    request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior: Prior, side: float | None
-) -> Settled:
+def _settle(request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior: Prior, side: float | None) -> Settled:
     given = dict(request.options)
-    if request.measurement is not None and request.sigma is None and "renoise_prediction" in option_names(request.solver):
+    if (
+        request.measurement is not None
+        and request.sigma is None
+        and "renoise_prediction" in option_names(request.solver)
+    ):
         given.setdefault("renoise_prediction", False)  # the noise of the measurement is not known
     return settle(
         request.solver,
@@ -185,7 +187,7 @@ def _condition(request: SolveRequest, prior: Prior) -> torch.Tensor | None:
 
 def _check_side(request: SolveRequest, task: TaskConfig, prior: Prior) -> None:
     """ValueError where the operator was chosen for another size of pictures than the prior's turns out to be."""
-    if request.size is not None or prior.image_size == picture_side(request.prior_name):
+    if request.size is not None or prior.image_size == picture_side(prior_name(request)):
         return
     there = load_task(request.task, task.dataset, request.solver, image_size=prior.image_size, pag=task.pag)
     here = {**task.operator.settings, "project": None, "position": None}

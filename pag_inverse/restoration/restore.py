@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from operators import GaussianNoise, NoNoise, Operator, make_noise, make_operator
-from pag_inverse.guidance import GuidedModel, Guidance, NoGuidance, PerturbedAttentionGuidance
+from operators import GaussianNoise, Noise, NoNoise, Operator, make_noise, make_operator, operator_class
+from operators.validation import check_shape
+from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.problem import InverseProblem, simulate
 from pag_inverse.restoration.kinds import Kind, read_kind
@@ -139,12 +140,12 @@ def _problem(
     x, kind = read_kind(given)
     names = _names(names, len(x))
     if operator is not None:
-        noise = NoNoise() if sigma is None else GaussianNoise(sigma)
-        return InverseProblem(x * operator.observation_mask(x), operator, noise), kind, names
+        known: Noise = NoNoise() if sigma is None else GaussianNoise(sigma)
+        return InverseProblem(x * operator.observation_mask(x), operator, known), kind, names
     prior.state_shape(tuple(x.shape[1:]))  # before anything is drawn for pictures that cannot be restored
     config = load_task(task or "", None, next(iter(SOLVERS)), image_size=int(min(x.shape[2:])), pag=False)
     rngs = [operator_rng(seed, name) for name in names]
-    made = make_operator(config.operator.name, tuple(x.shape[1:]), config.operator.settings, rngs)
+    made = make_operator(config.operator.name, check_shape(x.shape[1:]), config.operator.settings, rngs)
     level = config.sigma if sigma is None else sigma
     noise = make_noise(config.noise, level) if level else make_noise("none")
     draw = batch_draw([stream_seed(seed, name, "measurement") for name in names])
@@ -186,8 +187,6 @@ def _task_like(operator: Operator) -> str:
     configs: list[TaskConfig] = [
         load_task(task, None, next(iter(SOLVERS)), image_size=256, pag=False) for task in TASKS
     ]
-    from operators import operator_class
-
     for base in type(operator).__mro__:
         for config in configs:
             if base in operator_class(config.operator.name).__mro__ and base not in Operator.__mro__:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from pag_inverse.data.images import list_images
-from pag_inverse.restoration.batches import choose_batch_size, restore_all
+from pag_inverse.restoration.batches import choose_batch_size, first_step, restore_all
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
-from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check_request
+from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check_request, prior_name
 from pag_inverse.restoration.subjects import Subject, read_subjects
 from pag_inverse.restoration.writing import write
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -32,11 +33,11 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     folder = output or Path("results") / f"{recipe.task.name}_{request.solver}"
     store = RunStore(folder, kind="solve", settings=recipe.describe())
     store.check(overwrite, {subject.name: subject.sha256 for subject in subjects})
+    if request.device == "cpu":
+        settle_freed_memory(subjects[0].image[0].size, request.low_memory)
     print("\n".join(summary(recipe, subjects, folder)), file=sys.stderr)
     if dry_run:
         return 0
-    if request.device == "cpu":
-        settle_freed_memory(subjects[0].image[0].size, request.low_memory)
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
     return report(store, subjects)
@@ -67,7 +68,8 @@ def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]
     size = choose_batch_size(recipe, left[0], samples)
     if recipe.request.batch_size is None:
         print(f"batch size     {size}", file=sys.stderr)
-    with tqdm(total=math.ceil(samples / size) * recipe.settled.steps, unit="step", mininterval=0.5) as bar:
+    pause = 0.5 if sys.stderr.isatty() else 15.0  # a log that is not a terminal gets few lines
+    with tqdm(total=math.ceil(samples / size) * recipe.settled.steps, unit="step", mininterval=pause) as bar:
 
         def tick(done: int, steps: int, residual: float | None) -> None:
             if residual is not None:
@@ -101,13 +103,24 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path) -> list[s
     sigma = f"sigma {recipe.noise.sigma:g} on [-1, 1]" if recipe.sigma_is_known else "sigma unknown"
     _, height, width = subjects[0].image.shape
     count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
+    seconds = len(subjects) * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
     return [
         f"task       {recipe.task.name}, {sigma}",
         f"solver     {request.solver}, {settled.steps} steps, {sizes}; {pag}",
-        f"prior      {request.prior_name} on {request.device}, {request.precision}",
+        f"prior      {prior_name(request)} on {request.device}, {request.precision}",
         f"picture    {count}, {height} x {width}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
         f"output     {folder}",
+        f"time       about {tqdm.format_interval(seconds)} for all of it",
     ]
+
+
+def seconds_of_step(recipe: Recipe, subject: Subject) -> float:
+    """The time of one step of one picture, the second of two: the first one also makes what is made once."""
+    started = time.monotonic()
+    for _ in range(2):
+        started = time.monotonic()
+        first_step(recipe, [subject])
+    return time.monotonic() - started
 
 
 def list_layers(request: SolveRequest) -> int:
@@ -130,5 +143,3 @@ def list_options() -> int:
     fields = SolveRequest.__pydantic_fields__  # type: ignore[attr-defined]
     print("\n".join(f"  {name}={fields[name].default}  {fields[name].description}" for name in FURTHER_OPTIONS))
     return 0
-
-

@@ -15,9 +15,11 @@ from operators.validation import (
 from pag_inverse.settings.names import PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
 from pag_inverse.settings.prior import PRIORS, BetaConfig, PriorConfig, load_prior_config
 from pag_inverse.settings.reader import read_yaml
+from pag_inverse.settings.request import FURTHER_OPTIONS, SolveRequest
 from pag_inverse.settings.task import TASKS, Hyperparameters, OperatorConfig, TaskConfig, load_task
 
 __all__ = [
+    "FURTHER_OPTIONS",
     "PRECISIONS",
     "PREDICTIONS",
     "PRIORS",
@@ -32,6 +34,7 @@ __all__ = [
     "NonNegative",
     "OperatorConfig",
     "PriorConfig",
+    "SolveRequest",
     "TaskConfig",
     "Unit",
     "check_choice",

@@ -8,7 +8,18 @@ from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.psld import PSLD
 
-__all__ = ["DPS", "PSLD", "SOLVERS", "Solver", "State", "StepOutput", "make_solver", "option_lines", "option_names", "solver_class"]
+__all__ = [
+    "DPS",
+    "PSLD",
+    "SOLVERS",
+    "Solver",
+    "State",
+    "StepOutput",
+    "make_solver",
+    "option_lines",
+    "option_names",
+    "solver_class",
+]
 
 SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,

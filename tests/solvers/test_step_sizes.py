@@ -108,8 +108,7 @@ def test_the_gluing_term_keeps_its_sum(interval: int, latent: LatentPrior) -> No
         glued, total = PSLD(0.0, gamma=0.5, encode_interval=k), 0.0
         for i in reversed(range(STEPS)):
             ends = [
-                solver.step(state, i, problem, model, alike, torch.zeros).z
-                for solver in (glued, PSLD(0.0, gamma=0.0))
+                solver.step(state, i, problem, model, alike, torch.zeros).z for solver in (glued, PSLD(0.0, gamma=0.0))
             ]
             total += float((ends[0] - ends[1]).abs().sum())
         moves.append(total)

@@ -1,0 +1,82 @@
+"""What a restoration is set to, validated: the same class serves the command line, evaluations and Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from operators.validation import Count, Interval, Names, NonNegative, settings
+from pag_inverse.settings.names import TRAINING_STEPS
+
+Steps = Annotated[int, Field(ge=1, le=TRAINING_STEPS)]
+
+
+def described(text: str) -> Any:
+    """A field with a line for `--set help`."""
+    return Field(description=text)
+
+
+@settings
+class SolveRequest:
+    """Everything that a run of `solve` is set to; None is the task's, the row's or the prior's own.
+
+    `options` are the solver's own, in place of the row's; `batch_size` None is as many images as fit.
+    """
+
+    task: str
+    solver: str
+    prior: str | None = None
+    dataset: str | None = None
+    measurement: Path | None = None
+    mask: Path | None = None
+    kernel: Path | None = None
+    sigma: NonNegative | None = None
+    box: tuple[int, int, int, int] | None = None
+    prompt: str | None = None
+    pag: NonNegative | None = None
+    layers: Names | None = None
+    cfg: NonNegative = 1.0
+    steps: Steps | None = None
+    speed: Literal["exact", "fast", "draft"] = "exact"
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    pag_interval: Annotated[Interval | None, described("lowest and highest t / 1000 at which PAG acts")] = None
+    tuned_steps: Annotated[Steps | None, described("step sizes are meant for so many steps: bring them to --steps")] = (
+        None
+    )
+    project: Annotated[
+        Literal["published", "adjoint"] | None, described("the map T of the gluing term: the table's, or A*")
+    ] = None
+    noise_in_hole: Annotated[bool | None, described("noise also where nothing was measured, as published")] = None
+    resize: Annotated[
+        Literal["bicubic", "reference"], described("of pictures: antialiased, or the published programs' way")
+    ] = "bicubic"
+    composite: Annotated[
+        Literal["none", "measurement"], described("measurement: paste the measured pixels into the result")
+    ] = "none"
+    compile: Annotated[bool, described("torch.compile the networks: minutes to start, then faster")] = False
+    channels_last: Annotated[bool, described("tensors of the networks with channels innermost")] = False
+    tf32: Annotated[
+        bool | None, described("10-bit factors in float32 products on a GPU; by default torch's choice")
+    ] = None
+    size: Count | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    samples: Count = 1
+    batch_size: Count | None = 1
+    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    low_memory: bool = False
+    weights_dir: Path | None = None
+    prior_config: Path | None = None
+    prediction: Literal["epsilon", "v_prediction"] | None = None
+    download: bool = False
+
+
+# Fields that are set by `--set KEY=VALUE`, beside the solver's options.
+FURTHER_OPTIONS = tuple(
+    name
+    for name, field in SolveRequest.__pydantic_fields__.items()  # type: ignore[attr-defined]
+    if field.description
+)

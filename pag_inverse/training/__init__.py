@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training of small priors: their networks, crops, objectives, and a loop that resumes exactly."""

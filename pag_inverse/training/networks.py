@@ -1,14 +1,10 @@
 """The networks of the embedded priors: diffusers' own models, small, convolutional at full resolution, with
-self-attention at the coarse levels only, for any picture whose sides divide by 16 (pixel) or 32 (latent).
-
-And the published ones', to be measured without their weights.
-"""
+self-attention at the coarse levels only, for any picture whose sides divide by 16 (pixel) or 32 (latent)."""
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DModel
 
-from pag_inverse.priors.checkpoints.adm import AdmLayout, unet_config
 from pag_inverse.training.linear_start import start_linear
 
 DOWNSAMPLING = 4  # of the autoencoder
@@ -37,47 +33,6 @@ def autoencoder() -> AutoencoderKL:
             sample_size=256,
         )
     )
-
-
-def ffhq_adm() -> UNet2DModel:
-    """The ADM of FFHQ at 256 px, 93.6 M parameters, self-attention at 16 px."""
-    return _adm(128, 1, attention=(4,))
-
-
-def imagenet_adm() -> UNet2DModel:
-    """The unconditional ADM of ImageNet at 256 px, 552.8 M parameters, self-attention at 32, 16 and 8 px."""
-    return _adm(256, 2, attention=(3, 4, 5))
-
-
-def stable_diffusion_unet() -> UNet2DConditionModel:
-    """The U-Net of Stable Diffusion 1.x, 859.5 M parameters."""
-    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-
-
-def stable_diffusion_vae() -> AutoencoderKL:
-    """The autoencoder of Stable Diffusion 1.x, 83.7 M parameters."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    )
-
-
-def _adm(width: int, blocks: int, attention: tuple[int, ...]) -> UNet2DModel:
-    layout = AdmLayout(
-        in_channels=3,
-        out_channels=6,
-        widths=tuple(width * m for m in (1, 1, 2, 2, 4, 4)),
-        blocks=blocks,
-        attention=tuple(level in attention for level in range(6)),
-        middle_attention=True,
-        resblock_updown=True,
-        scale_shift=True,
-    )
-    return UNet2DModel(**unet_config(layout))
 
 
 def _unet(channels: int, widths: tuple[int, ...], attention: tuple[bool, ...], groups: int = 8) -> UNet2DModel:

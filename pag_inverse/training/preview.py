@@ -1,8 +1,8 @@
-"""A strip that shows what a network in training can do: restorations, and samples of the prior alone."""
+"""What a network in training can do: restorations of held-out photographs, and samples of the prior alone."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,70 +10,95 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pag_inverse.experiments import trials
-from pag_inverse.settings.files import load_task
-from pag_inverse.data.images import to_uint8, write_png
+from pag_inverse.data.images import prepare, read_image, to_uint8, write_png
+from pag_inverse.guidance import NoGuidance
+from pag_inverse.metrics.paired import psnr
 from pag_inverse.priors import LatentPrior, PixelPrior, Prior
+from pag_inverse.restoration.restore import restore
 from pag_inverse.schedule import BETAS
-from pag_inverse.settings.tables import Hyperparameters
+from pag_inverse.settings import load_prior_config
+from pag_inverse.solvers import SOLVERS, Solver, make_solver
 
-SIDE = 128
+WHOLE, SIDE = 256, 128  # a preview is the middle SIDE x SIDE of a picture at WHOLE pixels
 PICTURES = 2
 TASKS = ("gaussian_deblur", "super_resolution")
-SOLVERS = {"pixel": ("dps", "linear"), "latent": ("psld", "scaled_linear")}
 
 
-def draw_strip(
+def draw_preview(
     model: Any, kind: str, autoencoder: Path | None, files: list[Path], output: Path, steps: int | None = None
 ) -> dict[str, float]:
-    """Write a picture with a row for each of a few held-out photographs; what each task gains over its measurement, dB.
+    """Write a picture with a row for each of a few photographs; what each task gains over its measurement, dB.
 
     A row: the truth; measurement and restoration of each task; a sample of the prior alone. Of an autoencoder: the
-    truth and its round trip. `steps` in place of the row's.
+    truth and its round trip. `steps` in place of those of the task's row.
     """
-    truths = trials.read_truths(files[:PICTURES], SIDE).to(next(model.parameters()).device)
-    with torch.autocast(truths.device.type, enabled=False):
+    truths = read_truths(files[:PICTURES])
+    with torch.autocast(next(model.parameters()).device.type, enabled=False):
         if kind == "autoencoder":
-            columns, gains = [truths, model.decode(model.encode(truths).latent_dist.mean).sample], dict[str, float]()
+            columns, gains = [truths, round_trip(model, truths)], dict[str, float]()
         else:
             names = [file.stem for file in files[:PICTURES]]
             columns, gains = restorations(as_prior(model, kind, autoencoder), kind, names, truths, steps)
-    rows = [np.concatenate([to_uint8(column[b]) for column in columns], axis=1) for b in range(len(truths))]
+    rows = [np.concatenate([to_uint8(column[b].cpu()) for column in columns], axis=1) for b in range(len(truths))]
     write_png(output, np.concatenate(rows))
     return gains
+
+
+def read_truths(files: list[Path]) -> Tensor:
+    """The middle of each picture, (B, 3, SIDE, SIDE)."""
+    truths = torch.stack([torch.from_numpy(prepare(read_image(file), WHOLE)) for file in files])
+    first = (WHOLE - SIDE) // 2
+    return truths[..., first : first + SIDE, first : first + SIDE].contiguous()
+
+
+def round_trip(autoencoder: Any, x: Tensor) -> Tensor:
+    """Encode and decode images (B, 3, H, W)."""
+    x = x.to(next(autoencoder.parameters()).device)
+    decoded: Tensor = autoencoder.decode(autoencoder.encode(x).latent_dist.mean).sample
+    return decoded
 
 
 def restorations(
     prior: Prior, kind: str, names: list[str], truths: Tensor, steps: int | None
 ) -> tuple[list[Tensor], dict[str, float]]:
-    solver, _ = SOLVERS[kind]
+    """The columns of a preview, each (B, 3, SIDE, SIDE), and the mean gain of each task in PSNR, dB."""
+    solver = solver_of(kind)
     columns, gains = [truths], dict[str, float]()
     for task in TASKS:
-        settings = load_task(task, "natural", solver, image_size=trials.SIDE, pag=False)
-        assert settings.hyperparameters is not None
-        row = settings.hyperparameters.at_side(SIDE)
-        problem = trials.make_problem(settings, names, truths, seed=0)
-        restored = restore(problem, prior, solver, row.eta, row.gamma, steps or row.steps)
-        before, after = problem.operator.enlarge(problem.y).clamp(-1, 1), restored
-        gained = [trials.mean(trials.scores(problem, x)["psnr"]) for x in (before, after)]
-        gains[task] = round(gained[1] - gained[0], 3)
+        # names may repeat in a folder with subfolders
+        keys = [f"{b} {name}" for b, name in enumerate(names)]
+        output = restore(truths, task=task, prior=prior, solver=solver, guidance=NoGuidance(), steps=steps, names=keys)
+        before, after = output.problem.operator.enlarge(output.problem.y).clamp(-1, 1), output.x[:, 0]
+        gains[task] = round(mean_psnr(after, truths) - mean_psnr(before, truths), 3)
         columns += [before, after]
-    alone = restore(problem, prior, solver, 0.0, None if kind == "pixel" else 0.0, steps or row.steps)
-    return [*columns, alone], gains
+    alone = without_measurement(make_solver(solver, {}))
+    sample = restore(output.problem, prior=prior, solver=alone, guidance=NoGuidance(), steps=steps)
+    return [*columns, sample.x[:, 0]], gains
 
 
-def restore(problem: trials.Problem, prior: Prior, solver: str, eta: float, gamma: float | None, steps: int) -> Tensor:
-    """One sample of each picture; with step sizes of 0, of the prior alone."""
-    row = Hyperparameters(eta, gamma, steps=steps)
-    return trials.restore_samples(problem, prior, solver, row, 1).samples[0].nan_to_num(0.0)
+def solver_of(kind: str) -> str:
+    """The first solver that is meant for a kind of prior."""
+    return next(name for name, solver in SOLVERS.items() if solver.default_prior == kind)
+
+
+def without_measurement(solver: Solver) -> Solver:
+    """The solver with step sizes of 0: what it draws is a sample of the prior alone."""
+    return replace(solver, **dict.fromkeys(solver.STEP_SIZES, 0.0))  # type: ignore[type-var]
+
+
+def mean_psnr(images: Tensor, truths: Tensor) -> float:
+    """The mean PSNR of images (B, 3, H, W) as they would be saved, dB."""
+    found = [psnr(to_uint8(x.cpu()), to_uint8(truth)) for x, truth in zip(images, truths, strict=True)]
+    return float(np.mean(found))
 
 
 def as_prior(model: Any, kind: str, autoencoder: Path | None) -> Prior:
-    """The network in training as a prior: a copy, since a prior freezes its parameters."""
-    unet, betas = copy.deepcopy(model), BETAS[SOLVERS[kind][1]]()
+    """The network in training as a prior, which views it and leaves it as it is."""
+    config = load_prior_config(kind).betas
+    betas = BETAS[config.schedule](config.start, config.end)
     if kind == "pixel":
-        return PixelPrior(unet, betas)
+        return PixelPrior(model, betas)
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(autoencoder, local_files_only=True).to(unet.device).float()
-    return LatentPrior(unet, vae, betas)
+    vae = AutoencoderKL.from_pretrained(autoencoder, local_files_only=True).to(model.device).float()
+    return LatentPrior(model, vae, betas)

@@ -1,6 +1,6 @@
-"""Training of small priors: crops, objectives, and a loop that resumes exactly.
+"""The training loop, which resumes exactly.
 
-Everything random in step k is a function of (seed, k) alone, so a run that was killed and goes on from its last state
+Everything random in step k is a function of (seed, k) alone. A run that was stopped and goes on from its last state
 takes the same path as one that was not.
 """
 
@@ -12,153 +12,31 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from pag_inverse.data.images import SUFFIXES, read_image, to_uint8
-from pag_inverse.schedule import T
+from operators.validation import field_names
+from pag_inverse.training.crops import Crops
+from pag_inverse.training.objectives import Objective, Validate
+from pag_inverse.training.settings import TrainSettings
 
-Objective = Callable[[Any, Tensor, torch.Generator], Tensor]
-VALIDATION_TIMESTEPS = (20, 100, 250, 500, 750, 950)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What defines a run: equal settings and data make equal runs. `crops`: sides in pixels and their shares."""
-
-    kind: str
-    steps: int
-    batch: int
-    crops: tuple[tuple[int, float], ...]
-    learning_rate: float
-    warmup: int
-    ema: float
-    seed: int
-    precision: str
-    betas: str
-    init: str | None
-    sigma_limit: float = 4.0
-    recolour: float = 0.0
-
-
-class Crops:
-    """Random crops with flips at native scale, held in memory as uint8; batch k depends on (seed, k) only.
-
-    Of several processes each has crops of its own, of one side. A batch holds `batch` crops of the smallest side; of
-    a larger side as many as have the same number of pixels. A share `recolour` of them gets other colours.
-    """
-
-    def __init__(
-        self,
-        files: list[Path],
-        crops: tuple[tuple[int, float], ...],
-        batch: int,
-        seed: int,
-        rank: int = 0,
-        recolour: float = 0.0,
-    ) -> None:
-        self.sides = [side for side, _ in crops]
-        self.shares = np.cumsum([share for _, share in crops]) / sum(share for _, share in crops)
-        self.batch, self.seed, self.rank, self.recolour = batch, seed, rank, recolour
-        pictures = [to_uint8(np.asarray(read_image(file))) for file in files]
-        self.pictures = [p for p in pictures if min(p.shape[:2]) >= max(self.sides)]
-        if not self.pictures:
-            raise ValueError(f"no picture is at least {max(self.sides)} pixels on its short side")
-
-    def __call__(self, step: int) -> Tensor:
-        """The batch of this step, (B, 3, side, side), float32 in [-1, 1]."""
-        rng = np.random.default_rng([self.seed, step])
-        side = self.sides[int(np.searchsorted(self.shares, rng.random(), side="right"))]
-        if self.rank > 0:
-            rng = np.random.default_rng([self.seed, step, self.rank])
-        count = max(1, self.batch * min(self.sides) ** 2 // side**2)
-        return torch.stack([self._crop(rng, side) for _ in range(count)])
-
-    def _crop(self, rng: np.random.Generator, side: int) -> Tensor:
-        picture = self.pictures[rng.integers(len(self.pictures))]
-        top, left = (int(rng.integers(n - side + 1)) for n in picture.shape[:2])
-        crop = picture[top : top + side, left : left + side]
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        if self.recolour and rng.random() < self.recolour:
-            crop = other_colours(crop, rng)
-        return torch.from_numpy(crop.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1.0)
-
-
-def other_colours(crop: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """A crop (H, W, 3), 0 to 255, with its channels permuted and its saturation raised 1 to 4 times, clipped.
-
-    Photographs seldom hold smooth areas of saturated colours: a network that has not seen them draws texture there.
-    """
-    permuted = crop[..., rng.permutation(3)].astype(np.float32)
-    grey = permuted.mean(-1, keepdims=True)
-    return np.clip(grey + 4.0 ** rng.random() * (permuted - grey), 0, 255)
-
-
-def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder and those below it as (training, held out): every 1/share-th by name is held out."""
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if len(files) < 2:
-        raise ValueError(f"{folder} holds {len(files)} pictures; training needs at least 2")
-    every = max(2, round(1 / share))
-    return [f for i, f in enumerate(files) if i % every], files[::every]
-
-
-def eps_objective(
-    abar: Tensor, encode: Callable[[Tensor, torch.Generator], Tensor] | None = None, sigma_limit: float = 4.0
-) -> Objective:
-    """E w(t) ||eps - eps_theta(sqrt(abar) x0 + sqrt(1 - abar) eps, t)||^2; on latents with `encode`.
-
-    t = 1000 u^1.5 for u uniform, since restorations are decided where pictures show;
-    w = min(sigma, sigma_limit) for sigma^2 = (1 - abar) / abar: on photographs the error of eps falls as 1 / sigma, so
-    every level up to the limit weighs alike.
-    """
-    weights = ((1 - abar) / abar).sqrt().clamp(max=sigma_limit)
-
-    def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
-        z = x if encode is None else encode(x, generator)
-        t = (T * torch.rand(len(z), generator=generator) ** 1.5).long().to(z.device)
-        return (weights.to(z)[t] * eps_error(model, z, t, abar, generator)).mean()
-
-    return loss
-
-
-def eps_error(model: Any, z: Tensor, t: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
-    """The squared error of the predicted noise, one number an image."""
-    eps = torch.randn(z.shape, generator=generator).to(z)
-    a = abar.to(z)[t].reshape(-1, 1, 1, 1)
-    prediction = model(a.sqrt() * z + (1 - a).sqrt() * eps, t).sample
-    return (prediction.float() - eps).square().mean(dim=(1, 2, 3))
-
-
-def autoencoder_objective(kl_weight: float) -> Objective:
-    """E |x - D(E(x))| + kl_weight KL(posterior || N(0, I)), both as means over their elements."""
-
-    def loss(model: Any, x: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = model.encode(x).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(x)
-        reconstruction = model.decode(posterior.mean + posterior.std * noise).sample
-        kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).float().mean()
-        return (reconstruction.float() - x).abs().mean() + kl_weight * kl
-
-    return loss
+Preview = Callable[[Any, int], dict[str, float]]
 
 
 class Diverged(ValueError):
-    """A network that has forgotten what it knew; the last state saved is from before, or from just then."""
+    """The loss has risen and stays high; the last state saved is from before, or from just then."""
 
 
 class Watch:
     """Told every loss; raises Diverged where the mean of the last 200 is 1.6 times the lowest such mean so far.
 
-    A network can lose half of what it knows within twenty steps and stay so: the loss doubles and no more.
+    A network can lose half of what it has learned within twenty steps: the loss doubles then, and no more.
     """
 
     def __init__(self) -> None:
@@ -184,6 +62,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Take in the model after a step."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for key, value in model.state_dict().items():
             self.shadow[key].lerp_(value, 1 - decay)
@@ -219,13 +98,13 @@ class Trainer:
         self,
         save_every: float,
         validate_every: int,
-        validate: Callable[[Any], dict[str, float]],
-        strip_every: int = 0,
-        strip: Callable[[Any, int], dict[str, float]] | None = None,
+        validate: Validate,
+        preview_every: int = 0,
+        preview: Preview | None = None,
     ) -> None:
         """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss. Diverged: `Watch`.
 
-        `validate` and `strip`, which draws what the model can do, are given the averaged weights.
+        `validate` and `preview`, which draws what the model can do, are given the averaged weights.
         """
         saved, shown, losses, watch = time.monotonic(), time.monotonic(), [], Watch()
         while self.step < self.settings.steps:
@@ -236,15 +115,15 @@ class Trainer:
                 shown, losses = time.monotonic(), []
             if self.step % validate_every == 0 or self.step == self.settings.steps:
                 self.log({"validation": self.evaluate(validate)})
-            if strip is not None and strip_every and self.step % strip_every == 0:
-                self.log({"restorations": self.evaluate(lambda model: strip(model, self.step))})
+            if preview is not None and preview_every and self.step % preview_every == 0:
+                self.log({"restorations": self.evaluate(lambda model: preview(model, self.step))})
             if time.monotonic() - saved > save_every:
                 self.save()
                 saved = time.monotonic()
         self.save()
 
     def train_step(self) -> float:
-        """One optimiser step on the batch of this step."""
+        """One optimiser step on the batch of this step; the loss."""
         generator = torch.Generator().manual_seed(
             (self.settings.seed * 1_000_003 + self.step) + self.rank * 2_000_000_011
         )
@@ -263,8 +142,11 @@ class Trainer:
         return float(loss.detach())
 
     def clip_gradients(self) -> None:
-        """To three times the running mean of their norm: Adam's steps are of one length however small gradients have
-        become, so that a single large one can undo a network where a fixed bound no longer binds."""
+        """Clip the gradient to three times the running mean of its norm.
+
+        Adam's steps have one length however small gradients have become. A fixed bound no longer binds then, and a
+        single large gradient can undo a network.
+        """
         bound = 1.0 if self.norm is None else 3 * self.norm
         found = float(nn.utils.clip_grad_norm_(self.model.parameters(), bound, error_if_nonfinite=False))
         if not math.isfinite(found):
@@ -287,7 +169,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     @torch.no_grad()
-    def evaluate(self, validate: Callable[[Any], dict[str, float]]) -> dict[str, float]:
+    def evaluate(self, validate: Validate) -> dict[str, float]:
         """`validate` on the averaged weights; the first process does it for all."""
         if self.rank > 0:
             return {}
@@ -305,6 +187,7 @@ class Trainer:
             print(text, flush=True)
 
     def log(self, entry: dict[str, Any]) -> None:
+        """Print an entry and add it to `log.jsonl`, once whatever the number of processes."""
         if self.rank > 0:
             return
         entry = {"step": self.step, **entry}
@@ -313,7 +196,7 @@ class Trainer:
             file.write(json.dumps(entry) + "\n")
 
     def last_validation(self) -> dict[str, float]:
-        """What the held-out pictures said last, from the log; empty if they were never asked."""
+        """The last entry of the log about the held-out pictures; empty where there is none."""
         log = self.folder / "log.jsonl"
         entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return next((e["validation"] for e in reversed(entries) if "validation" in e), {})
@@ -334,64 +217,22 @@ class Trainer:
         os.replace(self.folder / "state.tmp", self.folder / "state.pt")
 
     def resume(self) -> bool:
-        """Take up `state.pt` where it is; ValueError if it was made with other settings."""
+        """Go on from `state.pt` where it is there; ValueError if it was made with other settings."""
         if not (self.folder / "state.pt").exists():
             return False
         state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
-        now = asdict(self.settings)
-        then = asdict(TrainSettings(**state["settings"]))  # settings that came later had their defaults
-        other = [k for k, v in now.items() if then[k] != v]
-        if other:
-            raise ValueError(
-                f"{self.folder} was trained with other settings: "
-                + ", ".join(f"{k} {then[k]!r} (now {now[k]!r})" for k in other)
-            )
+        self._compare(state["settings"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
         self.step, self.norm = state["step"], state.get("norm")
         return True
 
-
-def validation_crops(files: list[Path], side: int, count: int = 16) -> Tensor:
-    """Centre crops of held-out pictures, (B, 3, side, side); ValueError where none is large enough."""
-    crops = []
-    for file in files[:count]:
-        picture = np.asarray(read_image(file))
-        top, left = ((n - side) // 2 for n in picture.shape[1:])
-        if min(top, left) >= 0:
-            crops.append(torch.from_numpy(np.ascontiguousarray(picture[:, top : top + side, left : left + side])))
-    if not crops:
-        raise ValueError(f"no held-out picture is at least {side} pixels on its short side")
-    return torch.stack(crops)
-
-
-def validate_eps(
-    files: list[Path],
-    side: int,
-    abar: Tensor,
-    encode: Callable[[Tensor, torch.Generator], Tensor] | None,
-    device: torch.device,
-) -> Callable[[Any], dict[str, float]]:
-    """A function of a model: its squared error on held-out crops for each noise level, the noise always the same."""
-    x = validation_crops(files, side).to(device)
-
-    def validate(model: Any) -> dict[str, float]:
-        generator = torch.Generator().manual_seed(0)
-        z = x if encode is None else encode(x, generator)
-        levels = [(t, torch.full((len(z),), t, device=device)) for t in VALIDATION_TIMESTEPS]
-        return {f"t{t}": float(eps_error(model, z, ts, abar, generator).mean()) for t, ts in levels}
-
-    return validate
-
-
-def validate_autoencoder(files: list[Path], side: int, device: torch.device) -> Callable[[Any], dict[str, float]]:
-    """A function of a model: round-trip PSNR (data range 2) and the latent's deviation on held-out crops."""
-    x = validation_crops(files, side).to(device)
-
-    def validate(model: Any) -> dict[str, float]:
-        z = model.encode(x).latent_dist.mean
-        mse = (model.decode(z).sample.float().clamp(-1, 1) - x).square().mean(dim=(1, 2, 3))
-        return {"psnr": float((10 * torch.log10(4 / mse)).mean()), "latent_std": float(z.float().std())}
-
-    return validate
+    def _compare(self, stored: dict[str, Any]) -> None:
+        """ValueError where a state's settings differ from these; one that the state does not have had its default."""
+        known = {name: value for name, value in stored.items() if name in field_names(TrainSettings)}
+        unrecorded = {"kl_weight": self.settings.kl_weight}  # states of earlier versions do not tell
+        now, then = asdict(self.settings), asdict(TrainSettings(**{**unrecorded, **known}))
+        other = [f"{name} {then[name]!r} (now {value!r})" for name, value in now.items() if then[name] != value]
+        if other:
+            raise ValueError(f"{self.folder} was trained with other settings: {', '.join(other)}")

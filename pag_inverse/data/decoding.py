@@ -11,15 +11,16 @@ import PIL.ImageCms
 from numpy.typing import NDArray
 
 Levels = NDArray[np.float64]  # (3, H, W), 0..1
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag and a value of it
 
 
 def check_depth(file: PIL.Image.Image) -> None:
-    """ValueError where the range of the pixels is not known: floating point, and 32-bit whole numbers."""
+    """ValueError where the range of the pixels is not known: floating point, 32-bit and signed whole numbers."""
     if file.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known; save it with 8 or 16 bits")
     # Older Pillow opens 16-bit PNG and PGM as 32-bit whole numbers, too.
     if file.mode == "I" and file.format not in ("PNG", "PPM"):
-        raise ValueError("pixels of 32 bits, whose range is not known; save it with 8 or 16 bits")
+        raise ValueError("32-bit or signed pixels, whose range is not known; save it with 8 or 16 bits")
 
 
 def decode(file: PIL.Image.Image, background: str = "white") -> Levels:
@@ -27,7 +28,7 @@ def decode(file: PIL.Image.Image, background: str = "white") -> Levels:
     `background`, grey as three equal channels, 16-bit grey in full precision.
     """
     if file.mode.startswith("I"):
-        return _decode_16_bit(np.asarray(file))
+        return _decode_16_bit(file, background)
     file = to_srgb(_without_palette(file))
     if file.has_transparency_data:
         file = PIL.Image.alpha_composite(PIL.Image.new("RGBA", file.size, background), file.convert("RGBA"))
@@ -38,6 +39,8 @@ def opacity(file: PIL.Image.Image) -> Levels | None:
     """How opaque each pixel is, (H, W) in 0..1; None where the file has no transparency."""
     if not file.has_transparency_data:
         return None
+    if file.mode.startswith("I"):
+        return np.asarray(np.asarray(file) != file.info["transparency"], dtype=np.float64)
     return np.asarray(file.convert("RGBA"))[:, :, 3] / 255.0
 
 
@@ -67,7 +70,14 @@ def _without_palette(file: PIL.Image.Image) -> PIL.Image.Image:
     return file.convert("RGBA" if file.has_transparency_data else "RGB")
 
 
-def _decode_16_bit(levels: NDArray[Any]) -> Levels:
+def _decode_16_bit(file: PIL.Image.Image, background: str) -> Levels:
+    levels: NDArray[Any] = np.asarray(file)
     if levels.min() < 0 or levels.max() > 65535:
         raise ValueError("pixels of more than 16 bits")
-    return np.repeat(levels[None] / 65535.0, 3, axis=0)
+    grey = levels / 65535.0
+    # Pillow inverts TIFFs whose zero is white only where they have 8 bits.
+    if getattr(file, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey = 1.0 - grey
+    if (transparent := file.info.get("transparency")) is not None:
+        grey[levels == transparent] = float(background == "white")
+    return np.repeat(grey[None], 3, axis=0)

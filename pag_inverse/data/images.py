@@ -65,8 +65,9 @@ def read_levels(path: str | os.PathLike[str], background: str = "white") -> tupl
     try:
         with PIL.Image.open(Path(path)) as file:
             check_depth(file)
-            turned = PIL.ImageOps.exif_transpose(file)
-            return decode(turned, background), opacity(turned)
+            file.load()
+            PIL.ImageOps.exif_transpose(file, in_place=True)
+            return decode(file, background), opacity(file)
     except PIL.UnidentifiedImageError as error:
         empty = os.path.getsize(path) == 0
         reason = "the file is empty" if empty else "not an image of a kind that Pillow reads"

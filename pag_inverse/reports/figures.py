@@ -127,7 +127,7 @@ def residual_figure(
     if level is not None and _drawable(level):
         axes.axhline(level, color=_LEVEL, linewidth=1.2, linestyle="--", label="expected of the noise")
     _style_axes(axes, [float(v) for values in curves.values() for v in values] + [level or 0.0])
-    unit = r" / $\sigma\sqrt{m}$" if level == 1 else ""
+    unit = r" / ($\sigma\sqrt{m}$)" if level == 1 else ""
     axes.set_ylabel(r"residual $\|y - A(\hat{x}_0)\|_2$" + unit, color=_INK)
     last = max([steps or 2, *map(len, curves.values()), 2]) - 1
     axes.set_xlim(-0.02 * last, 1.02 * last)

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageCms
 import pytest
+import tifffile
 import torch
 import torch.nn.functional as F
 
@@ -175,8 +176,29 @@ def test_the_profile_of_srgb_and_a_damaged_one_change_nothing(tmp_path):
 
 def test_whole_numbers_of_32_bits_have_no_known_range(tmp_path):
     path = saved(tmp_path, PIL.Image.fromarray(np.full((4, 4), 200, np.int32)), "x.tif")
-    with pytest.raises(ValueError, match="pixels of 32 bits, whose range is not known"):
+    with pytest.raises(ValueError, match="32-bit or signed pixels, whose range is not known"):
         read_image(path)
+
+
+def test_16_bit_grey_whose_zero_is_white(tmp_path):
+    """As scanners save it; Pillow leaves these inverted."""
+    levels = np.array([[0, 65535], [1000, 40000]], dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", levels, photometric="miniswhite")
+    np.testing.assert_allclose(read_image(tmp_path / "x.tif")[0], 1 - levels / 32767.5, atol=1e-6)
+
+
+def test_a_transparent_level_of_16_bit_grey(tmp_path):
+    levels = np.array([[1000, 32768], [65535, 1000]], dtype=np.uint16)
+    path = saved(tmp_path, PIL.Image.fromarray(levels), transparency=1000)
+    found = (read_image(path)[0] + 1) / 2
+    np.testing.assert_allclose(found, [[1, 32768 / 65535], [1, 1]], atol=1e-6)
+
+
+def test_colours_of_16_bits_keep_8(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", levels)
+    found = (read_image(tmp_path / "x.tif") + 1) / 2
+    np.testing.assert_allclose(found, levels.transpose(2, 0, 1) / 65535, atol=1 / 255)
 
 
 def test_cmyk(tmp_path):

@@ -1,0 +1,173 @@
+"""Image files read as a person sees them, whatever their mode, depth, profile and orientation; damaged ones refused."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import pytest
+import tifffile
+
+from pag_inverse.data.images import from_uint8, read_image, read_picture, to_uint8
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)
+
+
+def saved(folder: Path, picture: PIL.Image.Image, name: str = "x.png", **options: object) -> Path:
+    picture.save(folder / name, **options)
+    return folder / name
+
+
+def test_transparency_is_over_white(tmp_path):
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[0, 0], rgba[0, 1], rgba[1, 2] = (10, 20, 30, 255), (200, 0, 0, 0), (0, 0, 0, 127)
+    image = to_uint8(read_image(saved(tmp_path, PIL.Image.fromarray(rgba))))
+    assert image[0, 0].tolist() == [10, 20, 30]
+    assert image[0, 1].tolist() == [255, 255, 255]
+    assert image[1, 2].tolist() == [128, 128, 128]
+
+
+def test_grey_with_transparency_is_over_white(tmp_path):
+    grey = PIL.Image.new("LA", (3, 2), (7, 0))
+    assert (read_image(saved(tmp_path, grey)) == 1.0).all()
+
+
+def test_palettes(tmp_path):
+    palette = PIL.Image.new("P", (3, 2), 1)
+    palette.putpalette([0, 0, 0, 250, 120, 40])
+    assert to_uint8(read_image(saved(tmp_path, palette)))[0, 0].tolist() == [250, 120, 40]
+    assert (read_image(saved(tmp_path, palette, "clear.png", transparency=1)) == 1.0).all()
+
+
+def test_grey_and_one_bit(tmp_path):
+    grey = PIL.Image.fromarray(COLOURS[:, :, 0])
+    image = read_image(saved(tmp_path, grey))
+    np.testing.assert_array_equal(image, from_uint8(COLOURS[:, :, 0]))
+    assert (read_image(saved(tmp_path, PIL.Image.new("1", (3, 2), 1))) == 1.0).all()
+
+
+def test_16_bit_keeps_its_precision(tmp_path):
+    levels = np.array([[0, 1, 32768], [257, 65534, 65535]], dtype=np.uint16)
+    for name in ("x.png", "x.tif"):
+        image = read_image(saved(tmp_path, PIL.Image.fromarray(levels), name))
+        assert image.shape == (3, 2, 3) and image.dtype == np.float32
+        np.testing.assert_allclose(image[1], levels / 32767.5 - 1.0, atol=1e-7)
+
+
+def linear_profile() -> bytes:
+    """A matrix profile with the primaries of sRGB and a gamma of 1, built by hand as ICC.1 says."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    xyz = {"wtpt": (0.9642, 1.0, 0.8249), "rXYZ": (0.4360, 0.2225, 0.0139)}
+    xyz |= {"gXYZ": (0.3851, 0.7169, 0.0971), "bXYZ": (0.1431, 0.0606, 0.7141)}
+    tags = {name: b"XYZ \0\0\0\0" + fixed(*values) for name, values in xyz.items()}
+    tags |= {f"{c}TRC": b"curv\0\0\0\0\0\0\0\0" for c in "rgb"}  # no entries: the identity
+    tags["desc"] = b"desc\0\0\0\0" + struct.pack(">I", 7) + b"linear\0" + bytes(78)
+    tags["cprt"] = b"text\0\0\0\0none\0"
+    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name.encode() + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    body = struct.pack(">I", len(tags)) + table + data
+    header = struct.pack(">I4sI4s4s4s", 128 + len(body), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249) + bytes(48)
+    return header + body
+
+
+def test_colours_are_those_of_the_embedded_profile(tmp_path):
+    """In a linear profile half the light is level 188 of sRGB: 255 (1.055 0.5^(1/2.4) - 0.055) = 187.5."""
+    grey = PIL.Image.new("RGB", (4, 4), (128, 128, 128))
+    found = read_picture(saved(tmp_path, grey, icc_profile=linear_profile()))
+    assert np.abs(found.astype(int) - 188).max() <= 1
+    clear = PIL.Image.new("RGBA", (4, 4), (128, 128, 128, 255))
+    clear.putpixel((0, 0), (128, 128, 128, 0))
+    found = read_picture(saved(tmp_path, clear, icc_profile=linear_profile()))
+    assert (found[0, 0] == 255).all() and np.abs(found[1:].astype(int) - 188).max() <= 1
+
+
+def test_the_profile_of_srgb_and_a_damaged_one_change_nothing(tmp_path):
+    srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile", linear_profile()[:140]):
+        path = saved(tmp_path, PIL.Image.fromarray(COLOURS), icc_profile=profile)
+        np.testing.assert_array_equal(read_picture(path), COLOURS)
+
+
+def test_whole_numbers_of_32_bits_have_no_known_range(tmp_path):
+    path = saved(tmp_path, PIL.Image.fromarray(np.full((4, 4), 200, np.int32)), "x.tif")
+    with pytest.raises(ValueError, match="32-bit or signed pixels, whose range is not known"):
+        read_image(path)
+
+
+def test_16_bit_grey_whose_zero_is_white(tmp_path):
+    """As scanners save it; Pillow leaves these inverted."""
+    levels = np.array([[0, 65535], [1000, 40000]], dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", levels, photometric="miniswhite")
+    np.testing.assert_allclose(read_image(tmp_path / "x.tif")[0], 1 - levels / 32767.5, atol=1e-6)
+
+
+def test_a_transparent_level_of_16_bit_grey(tmp_path):
+    levels = np.array([[1000, 32768], [65535, 1000]], dtype=np.uint16)
+    path = saved(tmp_path, PIL.Image.fromarray(levels), transparency=1000)
+    found = (read_image(path)[0] + 1) / 2
+    np.testing.assert_allclose(found, [[1, 32768 / 65535], [1, 1]], atol=1e-6)
+
+
+def test_colours_of_16_bits_keep_8(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", levels)
+    found = (read_image(tmp_path / "x.tif") + 1) / 2
+    np.testing.assert_allclose(found, levels.transpose(2, 0, 1) / 65535, atol=1 / 255)
+
+
+def test_cmyk(tmp_path):
+    image = read_image(saved(tmp_path, PIL.Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "x.jpg"))
+    assert image.min() > 0.98
+
+
+@pytest.mark.parametrize("orientation, turned", [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_exif_turns_the_picture(tmp_path, orientation, turned):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, PIL.Image.fromarray(COLOURS), exif=exif)
+    np.testing.assert_array_equal(to_uint8(read_image(path)), np.rot90(COLOURS, turned))
+
+
+def test_files_that_are_no_image(tmp_path):
+    whole = saved(tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.png")
+    jpeg = saved(tmp_path, PIL.Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "whole.jpg")
+    content = {
+        "cut.png": whole.read_bytes()[:3000],
+        "cut.jpg": jpeg.read_bytes()[:3000],
+        "header.png": whole.read_bytes()[:20],
+        "flipped.png": whole.read_bytes()[:60] + bytes(200) + whole.read_bytes()[260:],
+        "empty.png": b"",
+        "text.png": b"not an image",
+    }
+    for name, data in content.items():
+        tmp_path.joinpath(name).write_bytes(data)
+    saved(tmp_path, PIL.Image.new("RGB", (1, 1)), "dot.png")
+    saved(tmp_path, PIL.Image.new("F", (4, 4)), "float.tif")
+    tmp_path.joinpath("folder").mkdir()
+    reasons = {
+        "cut.png": "cannot be read: ",
+        "cut.jpg": "cannot be read: ",
+        "header.png": "",
+        "flipped.png": "",
+        "empty.png": "the file is empty",
+        "text.png": "not an image of a kind that Pillow reads",
+        "dot.png": "1 x 1 pixels, too small to restore",
+        "float.tif": "floating-point pixels",
+        "folder": "cannot be read: Is a directory",
+        "missing.png": "cannot be read: No such file or directory",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError) as error:
+            read_image(tmp_path / name)
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path / name}: ") and reason in message and "\n" not in message

@@ -47,7 +47,7 @@ def parser() -> Parser:
     p.add_argument("--device", default="cpu")
     p.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS")
     p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
-    p.add_argument("--preview-every", type=int, default=5000, metavar="STEPS", help="of pictures of restorations; 0: never")
+    p.add_argument("--preview-every", type=int, default=5000, metavar="STEPS", help="of restorations; 0: never")
     return p
 
 

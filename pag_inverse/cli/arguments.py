@@ -63,7 +63,8 @@ def _value(text: str) -> Any:
     import yaml
 
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4 as a text
     except (ValueError, yaml.YAMLError):
         return text
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from operators import check_settings
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.settings import (
     FURTHER_OPTIONS,
@@ -57,6 +58,7 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
         if "position" not in task.operator.settings:
             raise ValueError(f"--box goes with a task whose operator has a position, not with {task.name}")
         changes["position"] = request.box
+    check_settings(task.operator.name, task.operator.settings, f"{task.source}: operator.settings")
     operator = OperatorConfig(task.operator.name, {**task.operator.settings, **changes})
     in_hole = task.noise_in_hole if request.noise_in_hole is None else request.noise_in_hole
     task = replace(task, operator=operator, noise_in_hole=in_hole)

@@ -24,6 +24,7 @@ from pag_inverse.cli.arguments import (
     task_help,
 )
 from pag_inverse.data.datasets import FIRST_1K, KINDS
+from pag_inverse.settings import FURTHER_OPTIONS, SolveRequest
 from pag_inverse.settings.reader import shipped_names
 
 EXAMPLES = """examples:
@@ -102,7 +103,6 @@ def act(args: argparse.Namespace) -> int:
 def request_of(args: argparse.Namespace) -> Any:
     """The arguments as a validated request."""
     from pag_inverse.evaluation.plans import EvaluationRequest
-    from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest
 
     options, further = split_options(dict(args.set or {}), FURTHER_OPTIONS)
     own = ("task", "solver", "prior", "dataset", "options")

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pag_inverse.data.datasets import find_images, pick_split
-from pag_inverse.restoration.request import SolveRequest, load_request
-from pag_inverse.settings import PRIORS, Names, load_prior_config, settings, validated
+from pag_inverse.restoration.request import load_request
+from pag_inverse.settings import PRIORS, Names, SolveRequest, load_prior_config, settings, validated
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 from pag_inverse.solvers import solver_class
 

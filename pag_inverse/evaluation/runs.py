@@ -17,6 +17,7 @@ from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
 from pag_inverse.restoration.request import SolveRequest, prior_name
 from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
+from pag_inverse.settings import SolveRequest
 from pag_inverse.storage.files import file_sha256
 from pag_inverse.storage.run_store import RunStore
 

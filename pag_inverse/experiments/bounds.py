@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pag_inverse.priors import Prior
-from pag_inverse.schedule import Schedule, T
 from pag_inverse.runtime.streams import batch_draw, stream_seed
+from pag_inverse.schedule import Schedule, T
 
 # Of total variation, in parts of sigma; the best for photographs lies inside for each sigma of `--sigmas`.
 ORACLE_WEIGHTS = tuple(float(w) for w in np.geomspace(0.15, 2.0, 12))

@@ -28,7 +28,7 @@ class Lpips:
         path = weights or _kept(BACKBONES[net])
         if not path.is_file():
             raise Unavailable(f"no {BACKBONES[net]} at {path}; give its place with --lpips-weights")
-        self.device, self._model = device, _build(net, path).to(device)
+        self.net, self.device, self._model = net, device, _build(net, path).to(device)
 
     def __call__(self, picture: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
         """Of two pictures (H, W, 3), uint8."""

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.data.files import MANIFEST, write_whole
-from pag_inverse.data.files import RUN_FORMAT as FORMAT
+from pag_inverse.data.files import MANIFEST, RUN_FORMAT, write_whole
 from pag_inverse.storage.files import versions
 
 Entry = dict[str, Any]
@@ -30,7 +29,7 @@ def write_manifest(
     """Write it whole: `settings` and `entries` hold JSON's types only; of an entry's files, the paths are kept."""
     summary = {key: {**entry, "files": _paths(entry)} for key, entry in entries.items()}
     content = {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "kind": kind,
         "item": item,
         "root": os.path.relpath(root, folder),

@@ -19,11 +19,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from pag_inverse.data.files import write_whole
+from pag_inverse.data.files import MANIFEST, RUN_FORMAT, write_whole
 from pag_inverse.storage.files import check_writable, differences, file_sha256, sha256
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.storage.lock import is_held, lock
-from pag_inverse.storage.manifest import FORMAT, MANIFEST, Entry, read_manifest, write_manifest
+from pag_inverse.storage.manifest import Entry, read_manifest, write_manifest
 
 REMEDY = "give another --output, or --overwrite"
 Files = Mapping[str, tuple[str, bytes]]  # kind -> (path relative to the store's root, content)
@@ -77,7 +77,7 @@ class RunStore:
     def of(cls, folder: Path) -> RunStore:
         """The run that a folder holds, for reading or further lines; ValueError where it holds none."""
         found = read_manifest(folder)
-        if found is None or found.get("format") != FORMAT:
+        if found is None or found.get("format") != RUN_FORMAT:
             raise ValueError(f"{folder}: no run in it")
         root = (folder / found["root"]).resolve()
         return cls(folder.resolve(), kind=found["kind"], settings=found["settings"], item=found["item"], root=root)
@@ -260,7 +260,7 @@ class RunStore:
     def _there(self) -> Entry | None:
         """The manifest; None where the folder is new, {} where a run's manifest is damaged; ValueError if foreign."""
         found = read_manifest(self.folder)
-        if found is not None and found.get("format") == FORMAT:
+        if found is not None and found.get("format") == RUN_FORMAT:
             return found
         if found is None and ((self.folder / MANIFEST).exists() or list(self.folder.glob("rank-*.jsonl"))):
             return {}

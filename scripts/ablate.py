@@ -1,4 +1,4 @@
-"""Launch the measurement of what approximations cost in quality; see pag_inverse/cli/prices.py."""
+"""Launch the ablation of a row's options; see pag_inverse/cli/ablate.py."""
 
 import sys
 

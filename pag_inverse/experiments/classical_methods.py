@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pag_inverse.experiments import classical
-from pag_inverse.experiments.trials import Problem, mean, scores
+from pag_inverse.experiments.trials import Trial, mean, scores
 
 Method = Callable[[Any, Tensor, Any], Tensor]
 # Each with the strengths that are tried; None has none.
@@ -29,21 +29,23 @@ OF_TASK = {
 }
 
 
-def of(task: str) -> tuple[str, ...]:
+def methods_of(task: str) -> tuple[str, ...]:
+    """The methods that go with a task."""
     return OF_TASK[task]
 
 
-def apply(method: str, problem: Problem, strength: Any) -> Tensor:
-    """The restoration (1, 3, n, n) of a problem of one picture, on the processor and clipped to [-1, 1]."""
-    restored = METHODS[method][0](problem.operator.to("cpu"), problem.y.cpu(), strength)
-    return restored.clamp(-1, 1).to(problem.y)
+def apply(method: str, trial: Trial, strength: Any) -> Tensor:
+    """The restoration (1, 3, n, n) of a trial of one picture, on the processor and clipped to [-1, 1]."""
+    y = trial.problem.y
+    restored = METHODS[method][0](trial.problem.operator.to("cpu"), y.cpu(), strength)
+    return restored.clamp(-1, 1).to(y)
 
 
-def tune(task: str, method: str, problem: Problem) -> Any:
-    """The strength with the highest mean PSNR over the pictures of a problem."""
+def tune(method: str, trial: Trial) -> Any:
+    """The strength with the highest mean PSNR over the pictures of a trial; None for a method that has none."""
     strengths = METHODS[method][1]
     if len(strengths) == 1:
         return strengths[0]
-    parts = [problem.single(b) for b in range(len(problem.names))]
+    parts = trial.singles()
     found = {s: mean([scores(part, apply(method, part, s))["psnr"][0] for part in parts]) for s in strengths}
     return max(found, key=lambda s: found[s])

@@ -1,4 +1,4 @@
-"""Launch the comparison with classical restoration; see pag_inverse/cli/evidence.py."""
+"""Launch the comparison with classical restoration; see pag_inverse/cli/compare.py."""
 
 import sys
 

@@ -1,0 +1,245 @@
+"""Ablation: what each option of a row costs and gains, on the same measurements, paired by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+from tqdm import tqdm
+
+from operators import Draw
+from pag_inverse.experiments import trials
+from pag_inverse.experiments.methods import Method, digest, spread
+from pag_inverse.experiments.trials import Trial
+from pag_inverse.guidance import GuidedEps, GuidedModel, PerturbedAttentionGuidance
+from pag_inverse.metrics.statistics import estimate, paired_difference
+from pag_inverse.priors import Prior, load_prior
+from pag_inverse.schedule import T
+from pag_inverse.settings import (
+    SPEEDS,
+    TASKS,
+    Count,
+    Hyperparameters,
+    Names,
+    NonNegative,
+    check_choice,
+    load_task,
+    settings,
+)
+from pag_inverse.solvers import SOLVERS, Solver, solver_class
+from pag_inverse.solvers.step_sizes import settle, with_options
+from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.run_store import RunStore
+from pag_inverse.training.crops import split_held_out
+
+OWN, REFERENCE = "the row as it is", "1000 steps"
+SCORES = ("psnr", "ssim")
+HEAD = ("setting", "against", "n", "passes", "times faster", "PSNR, dB", "SSIM", "dPSNR, dB", "dSSIM")
+
+
+@settings
+class AblationRequest:
+    """What is measured, and on what.
+
+    `tasks` holds the task of each solver of `solvers`, in the same order, or one for all; `only` keeps the settings
+    whose name has one of these words in it. `reference_scale` multiplies the step sizes of 1000 steps, which the rule
+    makes of the row's. `first` keeps only so many of the pictures.
+    """
+
+    data: Path
+    output: Path
+    solvers: Names = tuple(SOLVERS)
+    tasks: Names = ("gaussian_deblur",)
+    reference_scale: NonNegative = 1.0
+    only: Names = ()
+    pictures: Count = 8
+    first: Count | None = None
+    size: Count = 128
+    batch_size: Count = 2
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    seed: int = 0
+    device: str = "cpu"
+    table_only: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method, and the name of the variant that its quality is held against."""
+
+    name: str
+    method: Method
+    against: str
+
+
+def ablate(request: AblationRequest) -> int:
+    """Measure what was not measured yet, and print a table for each solver."""
+    tasks = request.tasks * len(request.solvers) if len(request.tasks) == 1 else request.tasks
+    if len(tasks) != len(request.solvers):
+        raise ValueError(f"{len(tasks)} tasks for {len(request.solvers)} solvers; give one, or one for each solver")
+    for solver, task in zip(request.solvers, tasks, strict=True):
+        solver_class(solver)
+        check_choice("task", task, TASKS)
+    for solver, task in zip(request.solvers, tasks, strict=True):
+        print(ablate_solver(request, solver, task))
+    return 0
+
+
+def ablate_solver(request: AblationRequest, solver: str, task: str) -> str:
+    """Measure what was not measured yet of one solver; its table."""
+    config = load_task(task, "natural", solver, image_size=trials.SIDE, pag=True)
+    assert config.hyperparameters is not None
+    prior = load_prior(solver_class(solver).default_prior, device=request.device, precision=request.precision)
+    training, _ = split_held_out(request.data)
+    files = spread(training, request.pictures)[: request.first]
+    truths = trials.read_truths(files, request.size).to(prior.device)
+    trial = trials.make_trial(config, [file.stem for file in files], truths, request.seed)
+    names = ("size", "seed", "precision", "device")
+    store = RunStore(
+        request.output / f"{task}_{solver}",
+        kind="ablation",
+        settings={"task": task, "solver": solver, **{name: getattr(request, name) for name in names}},
+        item="restoration",
+    )
+    store.check()
+    variants = make_variants(solver, config.hyperparameters, prior, request.size, request.reference_scale)
+    contents = {file.stem: file_sha256(file) for file in files}
+    keys = {variant.name: _keys(variant.method, prior, contents) for variant in variants}
+    if not request.table_only:
+        with store.open():
+            for variant in variants:
+                if not request.only or any(word in variant.name for word in request.only):
+                    measure(store, variant, keys[variant.name], trial, prior, request.batch_size)
+    entries = store.entries()
+    found = {name: {p: entries[key] for p, key in of.items() if key in entries} for name, of in keys.items()}
+    return f"{task}, {solver}, {request.size} px\n{table(variants, found)}"
+
+
+def _keys(method: Method, prior: Prior, contents: Mapping[str, str | None]) -> dict[str, str]:
+    """What a restoration of each picture is known by: the method, the weights and the picture's content."""
+    made_of = [method.describe(), prior.fingerprint]
+    return {picture: f"{picture}/{digest([*made_of, content])}" for picture, content in contents.items()}
+
+
+def make_variants(solver: str, row: Hyperparameters, prior: Prior, side: int, scale: float = 1.0) -> list[Variant]:
+    """Everything that is measured for one row.
+
+    Numbers of steps and presets are made of 1000 steps, which the rule makes of the row, with `scale` times its step
+    sizes. Options that leave out or limit a part of the work are held against the row itself.
+    """
+    own = Method.of_row(solver, row, prior, side)
+    settled = settle(solver, row, prior, side, steps=T, tuned_steps=row.steps)
+    sizes = {name: scale * getattr(settled.solver, name) for name in settled.solver.STEP_SIZES}
+    long = replace(own, solver=with_options(settled.solver, sizes), steps=T)
+    chains = {REFERENCE: long}
+    for speed in (speed for speed in SPEEDS if speed in long.solver.PRESETS):
+        chains[f"--speed {speed}"] = at_speed(solver, long, prior, speed)
+    for steps in (60, 30) if "fast" in long.solver.PRESETS else ():
+        chains[f"--speed fast --steps {steps}"] = at_speed(solver, long, prior, "fast", steps)
+    parts = {f"--set {name}={value}": _with(own, name, value) for name, value in option_values(own.solver)}
+    for low, high in ((0.0, 0.5), (0.1, 1.0), (0.1, 0.5)):
+        parts[f"--set pag_interval=[{low:g}, {high:g}]"] = replace(own, pag_interval=(low, high))
+    return [
+        *(Variant(name, method, REFERENCE) for name, method in chains.items()),
+        Variant(OWN, own, OWN),
+        *(Variant(name, method, OWN) for name, method in parts.items() if method.describe() != own.describe()),
+    ]
+
+
+def at_speed(solver: str, long: Method, prior: Prior, speed: str, steps: int | None = None) -> Method:
+    """The preset of a chain of 1000 steps, at its own number of steps or another."""
+    row = Hyperparameters(s=long.s, layers=long.layers, steps=long.steps, options=long.solver.options())
+    settled = settle(solver, row, prior, speed=speed, steps=steps)
+    return replace(long, solver=settled.solver, steps=settled.steps)
+
+
+def option_values(solver: Solver) -> Iterator[tuple[str, Any]]:
+    """The options of a solver that leave out or limit a part of its work, each with the values that are tried."""
+    fields = getattr(type(solver), "__pydantic_fields__", {})
+    if "step_limit" in fields:
+        yield from (("step_limit", value) for value in get_args(fields["step_limit"].annotation))
+    if "encode_interval" in fields:
+        yield from (("encode_interval", value) for value in (1, 2, 4))
+
+
+def _with(method: Method, name: str, value: Any) -> Method:
+    return replace(method, solver=with_options(method.solver, {name: value}))
+
+
+def measure(
+    store: RunStore, variant: Variant, keys: Mapping[str, str], trial: Trial, prior: Prior, batch_size: int
+) -> None:
+    """One sample of every picture that has no entry of this variant, batch by batch."""
+    pending = store.survey(keys.values()).pending
+    left = [b for b, name in enumerate(trial.names) if keys[name] in pending]
+    for first in range(0, len(left), batch_size):
+        part = trial.select(left[first : first + batch_size])
+        method = variant.method
+        model = CountedModel(prior, method.guidance())
+        with tqdm(total=method.steps, unit="step", leave=False, desc=variant.name, disable=None) as bar:
+            found = trials.restore_samples(part, model, method.solver, method.steps, 1, tick=bar.update)
+        scores = trials.scores(part, found.samples[0].float())
+        for b, name in enumerate(part.names):
+            entry = {
+                "picture": name,
+                "variant": variant.name,
+                "method": method.describe(),
+                **{score: values[b] for score, values in scores.items()},
+                "residual": float(found.residuals[0, b]),
+                "seconds": found.seconds,
+                "cpu_seconds": found.cpu_seconds,
+                "passes": sum(model.passes),
+            }
+            store.finish(keys[name], entry)
+
+
+@dataclass(frozen=True)
+class CountedModel(GuidedModel):
+    """A model that counts the passes of its networks: a backward pass is one more."""
+
+    passes: list[int] = field(default_factory=list)
+
+    def __call__(self, z: Tensor, t: int) -> GuidedEps:
+        found = super().__call__(z, t)
+        self.passes.append(1 + found.unguided.requires_grad + self._is_perturbed(t))
+        return found
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self._counted(super().decode(z))
+
+    def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
+        return self._counted(super().encode(x, draw))
+
+    def _is_perturbed(self, t: int) -> bool:
+        if not isinstance(self.guidance, PerturbedAttentionGuidance):
+            return False
+        low, high = self.guidance.interval
+        return low <= t / T <= high
+
+    def _counted(self, output: Tensor) -> Tensor:
+        if len(self.prior.NETWORKS) > 1:  # a prior on pixels has no autoencoder
+            self.passes.append(1 + output.requires_grad)
+        return output
+
+
+def table(variants: Sequence[Variant], found: Mapping[str, Mapping[str, Entry]]) -> str:
+    """A line for each variant that was measured, in Markdown."""
+    lines = [_line(v, found[v.name], found[v.against]) for v in variants if found[v.name]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (HEAD, ["---"] * len(HEAD), *lines))
+
+
+def _line(variant: Variant, mine: Mapping[str, Entry], other: Mapping[str, Entry]) -> list[str]:
+    """What a variant saves, and what it costs: paired differences with their 95 % interval."""
+    common = sorted(set(mine) & set(other))
+    psnr, ssim = (estimate([entry[name] for entry in mine.values()]).mean for name in SCORES)
+    passes = next(iter(mine.values()))["passes"]
+    start, means = [variant.name, variant.against, str(len(common)), str(passes)], [f"{psnr:.2f}", f"{ssim:.3f}"]
+    if not common or variant.name == variant.against:
+        return [*start, "", *means, "", ""]
+    before, after = (sum(side[picture]["cpu_seconds"] for picture in common) for side in (other, mine))
+    pairs = [paired_difference([mine[i][n] for i in common], [other[i][n] for i in common]) for n in SCORES]
+    changes = [f"{d.mean:+.{digits}f} ± {d.half:.{digits}f}" for d, digits in zip(pairs, (2, 3), strict=True)]
+    return [*start, f"{before / after:.2f}", *means, *changes]

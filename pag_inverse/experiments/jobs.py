@@ -1,0 +1,134 @@
+"""What a comparison restores, one job for each restoration, and the store that makes each job once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from pag_inverse.data.files import write_whole
+from pag_inverse.data.images import png_bytes, read_picture
+from pag_inverse.experiments.methods import digest
+from pag_inverse.experiments.trials import score
+from pag_inverse.metrics.perceptual import Lpips
+from pag_inverse.reports.comparison import comparison_page
+from pag_inverse.reports.contents import ComparisonReport, Restoration
+from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.run_store import RunStore
+
+
+@dataclass(frozen=True)
+class Made:
+    """A restoration (3, H, W) in [-1, 1], its residual over sigma sqrt(m), and its seconds where they count."""
+
+    image: Tensor
+    residual: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One restoration: of which measurement, by what, which of its samples, and how it is made.
+
+    `made_of` is all that decides it beside the run's settings, for JSON; `truth` is (3, H, W); `steps` count in the
+    bar.
+    """
+
+    task: str
+    method: str
+    picture: str
+    sample: int
+    made_of: Any
+    truth: Tensor
+    make: Callable[[], Made]
+    steps: int = 0
+
+    @property
+    def key(self) -> str:
+        """What it is known by in the store."""
+        return f"{self.task}/{self.method}/{self.picture}/{self.sample}/{digest(self.made_of)}"
+
+
+class JobStore:
+    """The folder of a comparison: a PNG and an entry for each restoration, the truths, and tuned strengths."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.run = RunStore(folder, kind="comparison", settings=settings, item="restoration")
+
+    def make(self, jobs: Sequence[Job]) -> None:
+        """Make what is not there, with a bar where steps count."""
+        pending = set(self.run.survey([job.key for job in jobs]).pending)
+        left = [job for job in jobs if job.key in pending]
+        total = sum(job.steps for job in left)
+        with tqdm(total=total, unit="step", disable=True if total == 0 else None) as bar:
+            for job in left:
+                self._add(job, job.make())
+                bar.update(job.steps)
+
+    def strength(self, name: str, made_of: Any, tune: Callable[[], Any] | None) -> Any:
+        """A tuned strength, from the store or else by `tune`; KeyError where it is not there and cannot be tuned."""
+        key = f"strength/{name}/{digest(made_of)}"
+        entry = self.run.entries().get(key)
+        if entry is None and tune is not None:
+            entry = {"strength": tune()}
+            self.run.finish(key, entry)
+        if entry is None:
+            raise KeyError(key)
+        return entry["strength"]
+
+    def write_page(self, jobs: Iterable[Job], tuned: Mapping[str, Any], lpips: Lpips | None, about_lpips: str) -> Path:
+        """Write `comparison.html` from those jobs that are made; its path."""
+        entries = self.run.entries()
+        made = [(job, entries[job.key]) for job in jobs if job.key in entries]
+        distances = {} if lpips is None else self._distances([entry for _, entry in made], lpips)
+        tasks: dict[str, list[Restoration]] = {}
+        for job, entry in made:
+            tasks.setdefault(job.task, []).append(self._restoration(job, entry, distances))
+        truths = {job.picture: self.run.path(entry, "truth") for job, entry in made}
+        settings = self.run.settings
+        report = ComparisonReport(settings["size"], settings["seed"], truths, tasks, tuned, about_lpips)
+        page = self.run.folder / "comparison.html"
+        write_whole(page, comparison_page(report, lpips).encode())
+        return page
+
+    def _add(self, job: Job, made: Made) -> None:
+        name = "_".join((job.task, job.method, job.picture, str(job.sample), digest(job.made_of)))
+        files = {
+            "restoration": (f"images/{name}.png", png_bytes(made.image)),
+            "truth": (f"truths/{job.picture}.png", png_bytes(job.truth)),
+        }
+        entry = {
+            "task": job.task,
+            "method": job.method,
+            "picture": job.picture,
+            "sample": job.sample,
+            "made_of": job.made_of,
+            **score(made.image, job.truth),
+            "residual": made.residual,
+            "seconds": made.seconds,
+        }
+        self.run.finish(job.key, entry, files)
+
+    def _distances(self, entries: Sequence[Entry], lpips: Lpips) -> dict[str, float]:
+        """LPIPS of each restoration by its key; computed once, and kept in lpips-000.jsonl."""
+        known = {line["key"]: line["lpips"] for line in self.run.lines("lpips")}
+        found = {}
+        for entry in entries:
+            kinds = ("restoration", "truth")
+            key = digest([lpips.net, *(entry["files"][kind]["sha256"] for kind in kinds)])
+            if key not in known:
+                known[key] = lpips(*(read_picture(self.run.path(entry, kind)) for kind in kinds))
+                self.run.append("lpips", {"key": key, "lpips": known[key]})
+            found[entry["restoration"]] = known[key]
+        return found
+
+    def _restoration(self, job: Job, entry: Entry, distances: Mapping[str, float]) -> Restoration:
+        names = ("psnr", "ssim", "sharpness", "residual")
+        scores = {name: float("nan") if entry[name] is None else entry[name] for name in names}
+        if job.key in distances:
+            scores["lpips"] = distances[job.key]
+        return Restoration(job.method, job.picture, job.sample, scores, self.run.path(entry, "restoration"))

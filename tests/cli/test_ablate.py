@@ -1,0 +1,76 @@
+"""The ablation: resumable, paired, a table of what is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pag_inverse.cli import ablate as command
+from pag_inverse.data.images import BUNDLED, bundled_photograph, prepare, write_png
+from pag_inverse.experiments import ablation
+from pag_inverse.storage.json_lines import read_lines
+
+ARGS = ["--data", "data", "--output", "out", "--size", "64", "--pictures", "2", "--precision", "float32"]
+PSLD = ["--solvers", "psld", "--tasks", "motion_deblur"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "data").mkdir()
+    for name in BUNDLED:
+        write_png(tmp_path / "data" / f"{name}.png", prepare(bundled_photograph(name), 256))
+    whole = ablation.make_variants
+
+    def short(*arguments: Any) -> list[ablation.Variant]:
+        return [replace(v, method=replace(v.method, steps=max(2, v.method.steps // 30))) for v in whole(*arguments)]
+
+    monkeypatch.setattr(ablation, "make_variants", short)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_options_are_paired_and_nothing_is_measured_twice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [*ARGS, *PSLD, "--only", "row as it is", "encode_interval=1", "pag_interval=[0, 0.5]"]
+    assert command.main(args) == 0
+    table = capsys.readouterr().out
+    record = here / "out" / "motion_deblur_psld" / "rank-000.jsonl"
+    entries, _ = read_lines(record)
+    assert len(entries) == 6 and {e["picture"] for e in entries} == {e["picture"] for e in entries[:2]}
+    row = next(line for line in table.splitlines() if line.startswith("| --set encode_interval=1"))
+    assert "| the row as it is | 2 |" in row and "±" in row
+    passes = {e["variant"]: e["passes"] for e in entries}
+    # Two steps: U-Net and decoder forward and backward, the perturbed pass, the last decoding; the row encodes once.
+    assert passes["the row as it is"] == 13 and passes["--set encode_interval=1"] == 15
+    assert passes["--set pag_interval=[0, 0.5]"] == 12
+    assert "encode_interval=2" not in table  # the row's own
+
+    record.write_bytes(b"".join(record.read_bytes().splitlines(keepends=True)[:-1]))
+    assert command.main(args) == 0
+    again, _ = read_lines(record)
+    assert [e["psnr"] for e in again] == pytest.approx([e["psnr"] for e in entries], abs=0.05)
+    assert command.main([*ARGS, *PSLD, "--table-only"]) == 0
+    assert len(read_lines(record)[0]) == 6
+
+
+def test_what_is_measured_of_each_solver(here: Path) -> None:
+    from pag_inverse.priors import load_prior
+    from pag_inverse.settings import load_task
+
+    for solver, prior, encodes in (("dps", "pixel", False), ("psld", "latent", True)):
+        row = load_task("gaussian_deblur", "natural", solver, image_size=256, pag=True).hyperparameters
+        assert row is not None
+        names = [variant.name for variant in ablation.make_variants(solver, row, load_prior(prior), 64)]
+        assert {"1000 steps", "--speed fast", "--speed draft", "the row as it is"} < set(names)
+        assert "--set step_limit=none" in names and "--set step_limit=noise" not in names  # the row's own
+        assert any("encode_interval" in name for name in names) == encodes
+        assert len(set(names)) == len(names)
+
+
+def test_bad_input_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*ARGS, "--pictures", "0"]) == 2
+    assert command.main(["--data", "nowhere", "--output", "out"]) == 2
+    assert command.main([*ARGS, *PSLD, "--tasks", "motion_deblur", "gaussian_deblur"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3 and not (here / "out").exists()

@@ -89,11 +89,18 @@ def field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
 def one_line(error: ValidationError, known: Sequence[str] = ()) -> str:
-    """The first fault that pydantic found, as one line: the key, its value, and what is allowed."""
-    fault = error.errors(include_url=False)[0]
+    """One fault that pydantic found, as one line: the key, its value, and what is allowed.
+
+    A key that is not known comes first: it is often one that is missing, misspelt.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
     key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if fault["type"] in _UNKNOWN:
         return f"{key} is an unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"

@@ -35,17 +35,24 @@ class PassPair:
 
     def __call__(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> tuple[Prediction, Tensor]:
         """eps with its graph, and eps-hat without one."""
-        self._recorder = threading.get_ident()
+        prediction = self.record(prior, z, t, condition)
         try:
-            prediction = prior.predict(z, t, condition, network=self.plain)
-        finally:
-            self._recorder = None
-        try:
-            with torch.no_grad():
-                eps_hat = prior.predict(z.detach(), t, condition, network=self.perturbed).eps
+            return prediction, self.finish(prior, z, t, condition)
         finally:
             self._recorded.clear()
-        return prediction, eps_hat
+
+    def record(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> Prediction:
+        """The plain pass, which records what `finish` needs."""
+        self._recorder = threading.get_ident()
+        try:
+            return prior.predict(z, t, condition, network=self.plain)
+        finally:
+            self._recorder = None
+
+    @torch.no_grad()
+    def finish(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+        """eps-hat: the perturbed pass from its first perturbed layer on, of the state that was recorded last."""
+        return prior.predict(z.detach(), t, condition, network=self.perturbed).eps
 
     def _keep(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "Solver",
     "State",
     "StepOutput",
+    "default_solver",
     "make_solver",
     "option_lines",
     "option_names",
@@ -32,6 +33,11 @@ def solver_class(name: str) -> type[Solver]:
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; there are {', '.join(SOLVERS)}")
     return SOLVERS[name]
+
+
+def default_solver(kind: str) -> str:
+    """The first solver whose own prior is of a kind: `pixel` or `latent`."""
+    return next(name for name, solver in SOLVERS.items() if solver.default_prior == kind)
 
 
 def make_solver(name: str, options: Hyperparameters | Mapping[str, Any], where: str = "") -> Solver:

@@ -17,7 +17,7 @@ from pag_inverse.priors import LatentPrior, PixelPrior, Prior
 from pag_inverse.restoration.restore import restore
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
-from pag_inverse.solvers import SOLVERS, Solver, make_solver
+from pag_inverse.solvers import Solver, default_solver, make_solver
 
 WHOLE, SIDE = 256, 128  # a preview is the middle SIDE x SIDE of a picture at WHOLE pixels
 PICTURES = 2
@@ -62,7 +62,7 @@ def restorations(
     prior: Prior, kind: str, names: list[str], truths: Tensor, steps: int | None
 ) -> tuple[list[Tensor], dict[str, float]]:
     """The columns of a preview, each (B, 3, SIDE, SIDE), and the mean gain of each task in PSNR, dB."""
-    solver = solver_of(kind)
+    solver = default_solver(kind)
     columns, gains = [truths], dict[str, float]()
     for task in TASKS:
         # names may repeat in a folder with subfolders
@@ -74,11 +74,6 @@ def restorations(
     alone = without_measurement(make_solver(solver, {}))
     sample = restore(output.problem, prior=prior, solver=alone, guidance=NoGuidance(), steps=steps)
     return [*columns, sample.x[:, 0]], gains
-
-
-def solver_of(kind: str) -> str:
-    """The first solver that is meant for a kind of prior."""
-    return next(name for name, solver in SOLVERS.items() if solver.default_prior == kind)
 
 
 def without_measurement(solver: Solver) -> Solver:

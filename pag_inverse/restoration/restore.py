@@ -109,12 +109,13 @@ def restore(
         given = {"renoise_prediction": False} if problem.noise.sigma == 0 else {}
         given = {key: value for key, value in given.items() if key in option_names(name)}
         settled = settle(name, row, prior, math.sqrt(height * width), given=given)
-        solver, steps = settled.solver, steps or settled.steps
+        solver, steps = settled.solver, settled.steps if steps is None else steps
+    steps = row.steps if steps is None else steps
     model = GuidedModel(prior, guidance if guidance is not None else _guidance(row, prior))
     results = []
     for sample in range(num_samples):
         seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in names]
-        results.append(run_chain(problem, model, solver, steps or row.steps, seeds, callback=callback))
+        results.append(run_chain(problem, model, solver, steps, seeds, callback=callback))
         if results[-1].stopped:
             break
     return _output(results, problem, kind)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pag_inverse.settings import PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS
+from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,12 +69,15 @@ def _value(text: str) -> Any:
         return text
 
 
-def split_options(given: dict[str, Any], further: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The solver's own options, and those of every run, whose names are `further`."""
-    return (
-        {key: value for key, value in given.items() if key not in further},
-        {key: value for key, value in given.items() if key in further},
-    )
+def solve_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that `SolveRequest` has, by its names; --set holds options of the solver and of every run."""
+    names = set(vars(args)) & set(SolveRequest.__dataclass_fields__)
+    given = {name: getattr(args, name) for name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    options = dict(args.set or {})
+    options |= {name: getattr(args, name) for name in ("eta", "gamma") if getattr(args, name, None) is not None}
+    further = {name: options.pop(name) for name in FURTHER_OPTIONS if name in options}
+    return {**given, **further, "options": options}
 
 
 def add_guidance(p: argparse._ArgumentGroup) -> None:

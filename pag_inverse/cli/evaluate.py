@@ -20,11 +20,10 @@ from pag_inverse.cli.arguments import (
     add_prior,
     add_run,
     run,
-    split_options,
+    solve_settings,
     task_help,
 )
 from pag_inverse.data.datasets import FIRST_1K, KINDS
-from pag_inverse.settings import FURTHER_OPTIONS, SolveRequest
 from pag_inverse.settings.reader import shipped_names
 
 EXAMPLES = """examples:
@@ -38,6 +37,10 @@ EXAMPLES = """examples:
     python scripts/evaluate.py --metrics-only runs/motion --lpips-weights vgg16-397923af.pth
     python scripts/evaluate.py --compare runs/motion/motion_deblur_dps runs/motion/motion_deblur_dps_pag
 """
+
+
+# Arguments that the request has under the same names.
+SHARED = ("root", "split", "suite", "both", "prior", "rows", "metric_size", "overwrite", "shuffle", "log_json")
 
 
 def parser() -> Parser:
@@ -83,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def act(args: argparse.Namespace) -> int:
     """Do what the arguments say."""
+    if args.set and "help" in args.set:
+        from pag_inverse.restoration.run import list_options
+
+        return list_options()
     if args.metrics_only is not None and args.compare is not None:
         raise ValueError("--metrics-only scores one run, --compare two: give one of them")
     if args.compare is not None:
@@ -104,27 +111,14 @@ def request_of(args: argparse.Namespace) -> Any:
     """The arguments as a validated request."""
     from pag_inverse.evaluation.plans import EvaluationRequest
 
-    options, further = split_options(dict(args.set or {}), FURTHER_OPTIONS)
-    own = ("task", "solver", "prior", "dataset", "options")
-    names = [name for name in SolveRequest.__dataclass_fields__ if hasattr(args, name) and name not in own]
-    shared = {name: getattr(args, name) for name in names}
-    shared["layers"] = None if args.layers is None else tuple(args.layers)
+    own = ("task", "solver", "prior", "dataset")
     return EvaluationRequest(
         images=args.dataset,
-        root=args.root,
-        split=args.split,
-        suite=args.suite,
         tasks=args.task and tuple(args.task),
         solvers=args.solver and tuple(args.solver),
-        both=args.both,
-        prior=args.prior,
-        rows=args.rows,
-        solve={**shared, **further, "options": options},
-        metric_size=args.metric_size,
+        solve={name: value for name, value in solve_settings(args).items() if name not in own},
         output=args.output or Path("results") / "evaluation",
-        overwrite=args.overwrite,
-        shuffle=args.shuffle,
-        log_json=args.log_json,
+        **{name: getattr(args, name) for name in SHARED},
     )
 
 

@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pag_inverse.cli.arguments import Parser, run, task_help
 from pag_inverse.settings import PRECISIONS, PRIORS, validated
@@ -22,16 +21,6 @@ EXAMPLES = """examples:
 """
 
 
-def grid_values(text: str) -> tuple[str, tuple[Any, ...]]:
-    """KEY=V1,V2,... as the key and its values, read as YAML reads them."""
-    import yaml
-
-    key, equals, values = text.partition("=")
-    if not (key and equals and values):
-        raise argparse.ArgumentTypeError(f"{text!r} must read KEY=VALUE,VALUE,...")
-    return key, tuple(yaml.safe_load(value) for value in values.split(","))
-
-
 def parser() -> Parser:
     """The flags of search."""
     p = Parser("search", __doc__, EXAMPLES)
@@ -40,9 +29,7 @@ def parser() -> Parser:
     p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
     p.add_argument("--data", type=Path, required=True, help="folder of training pictures, searched below it too")
     p.add_argument("--output", type=Path, required=True, help="folder that gathers what was tried")
-    p.add_argument(
-        "--grid", type=grid_values, nargs="+", default=[], metavar="KEY=V1,V2", help="options of the solver; F*KEY too"
-    )
+    p.add_argument("--grid", nargs="+", default=[], metavar="KEY=V1,V2", help="options of the solver; F*KEY too")
     p.add_argument("--pag", type=float, nargs="+", default=[0.0], metavar="S", help="scales of PAG")
     p.add_argument("--layers", nargs="+", default=[], metavar="LAYER,...", help="each a set of layers to perturb")
     p.add_argument("--steps", type=int, nargs="+", default=[100])
@@ -62,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def act(args: argparse.Namespace) -> int:
     """Do what the arguments say."""
-    from pag_inverse.experiments.search import SearchRequest, search
+    from pag_inverse.experiments.search import SearchRequest, read_grid, search
 
     given = vars(args) | {
-        "grid": dict(args.grid),
+        "grid": read_grid(args.grid),
         "layers": tuple(tuple(layers.split(",")) for layers in args.layers),
         "steps": tuple(args.steps),
     }

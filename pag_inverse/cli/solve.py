@@ -14,10 +14,10 @@ from pag_inverse.cli.arguments import (
     add_prior,
     add_run,
     run,
-    split_options,
+    solve_settings,
     task_help,
 )
-from pag_inverse.settings import FURTHER_OPTIONS, TASKS, SolveRequest
+from pag_inverse.settings import TASKS, SolveRequest, validated
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
@@ -84,14 +84,7 @@ def act(args: argparse.Namespace) -> int:
 
 def request_of(args: argparse.Namespace) -> SolveRequest:
     """The arguments as a validated request."""
-    options, further = split_options(dict(args.set or {}), FURTHER_OPTIONS)
-    options |= {name: getattr(args, name) for name in ("eta", "gamma") if getattr(args, name, None) is not None}
-    names = set(vars(args)) & set(SolveRequest.__dataclass_fields__)
-    given = {name: getattr(args, name) for name in names if name != "options"}
-    for name in ("box", "layers"):
-        if given.get(name) is not None:
-            given[name] = tuple(given[name])
-    return SolveRequest(**{**given, **further, "options": options})
+    return validated(SolveRequest, solve_settings(args))
 
 
 if __name__ == "__main__":

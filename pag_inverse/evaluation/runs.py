@@ -14,7 +14,7 @@ import numpy as np
 from pag_inverse.evaluation.plans import Plan, PlannedRun
 from pag_inverse.priors import Prior
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
-from pag_inverse.restoration.request import SolveRequest, prior_name
+from pag_inverse.restoration.request import prior_name
 from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.settings import SolveRequest

@@ -17,6 +17,7 @@ from pag_inverse.experiments.trials import Trial
 from pag_inverse.guidance import GuidedEps, GuidedModel, PerturbedAttentionGuidance
 from pag_inverse.metrics.statistics import estimate, paired_difference
 from pag_inverse.priors import Prior, load_prior
+from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.schedule import T
 from pag_inverse.settings import (
     SPEEDS,
@@ -83,6 +84,8 @@ def ablate(request: AblationRequest) -> int:
     for solver, task in zip(request.solvers, tasks, strict=True):
         solver_class(solver)
         check_choice("task", task, TASKS)
+    if request.device == "cpu":
+        settle_freed_memory(request.size**2)
     for solver, task in zip(request.solvers, tasks, strict=True):
         print(ablate_solver(request, solver, task))
     return 0

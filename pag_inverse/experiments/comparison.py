@@ -17,6 +17,7 @@ from pag_inverse.experiments.methods import Method, load_priors, spread
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.metrics.perceptual import Lpips, Unavailable
 from pag_inverse.priors import LatentPrior, Prior, load_prior
+from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import TASKS, Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.solvers import SOLVERS, solver_class
 from pag_inverse.storage.files import file_sha256
@@ -59,6 +60,8 @@ def compare(request: ComparisonRequest) -> int:
     store = JobStore(request.output, {name: getattr(request, name) for name in ("size", "seed", "precision")})
     store.run.check()
     comparison = Comparison(request, store, files)
+    if request.device == "cpu":
+        settle_freed_memory(request.size**2)
     with store.run.open():
         jobs = []
         for stage in comparison.stages():

@@ -15,7 +15,9 @@ from pag_inverse.experiments import trials
 from pag_inverse.experiments.methods import Method, digest, spread
 from pag_inverse.experiments.trials import Restorations, Trial
 from pag_inverse.priors import Prior, load_prior
+from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
+from pag_inverse.settings.reader import parse_yaml
 from pag_inverse.solvers import option_names, solver_class
 from pag_inverse.storage.files import file_sha256
 from pag_inverse.storage.run_store import RunStore
@@ -65,6 +67,8 @@ def search(request: SearchRequest) -> int:
     trial = trials.make_trial(
         task, list(inputs), trials.read_truths(files, request.size).to(prior.device), request.seed
     )
+    if request.device == "cpu":
+        settle_freed_memory(request.size**2)
     print(f"{len(rows)} settings on {', '.join(trial.names)}", file=sys.stderr)
     with store.open():
         try_rows(store, request, rows, trial, prior)
@@ -89,6 +93,17 @@ def try_rows(
             )
         described = {"options": dict(row.options), "s": row.s, "layers": list(row.layers), "steps": row.steps}
         store.finish(key, {**described, **measure(trial, found)})
+
+
+def read_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Texts KEY=V1,V2,... as values by key, read as YAML reads them; ValueError for another text, or a key twice."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        if not (key and values) or key in found:
+            raise ValueError(f"--grid {text!r}; it must read KEY=VALUE,VALUE,... and each key be given once")
+        found[key] = tuple(parse_yaml(f"value: {value}", "--grid")["value"] for value in values.split(","))
+    return found
 
 
 def grid_rows(request: SearchRequest) -> list[Hyperparameters]:

@@ -18,7 +18,6 @@ from pag_inverse.guidance import GuidedModel
 from pag_inverse.metrics.paired import psnr, sharpness, ssim
 from pag_inverse.problem import InverseProblem, simulate
 from pag_inverse.restoration.loop import run_chain
-from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import TaskConfig
 from pag_inverse.solvers import Solver
@@ -101,8 +100,6 @@ def restore_samples(
     def show(*_: object) -> None:
         tick()
 
-    if trial.truths.device.type == "cpu":
-        settle_freed_memory(trial.truths[0, 0].numel())
     begun, cpu_begun, xs, residuals = time.monotonic(), time.process_time(), [], []
     for sample in range(first, first + samples):
         seeds = [stream_seed(trial.seed, name, "sampling", sample) for name in trial.names]

@@ -55,6 +55,8 @@ BAD = [
     (["--grid", "rho=1"], "eta"),
     (["--grid", "gamma=0.1*eta"], "eta must be another option"),
     (["--grid", "eta=4", "gamma=x*eta"], "NUMBER*OPTION"),
+    (["--grid", "eta=4", "eta=5"], "each key be given once"),
+    (["--grid", "eta"], "KEY=VALUE,VALUE"),
     (["--grid", "eta=4", "--pictures", "0"], "pictures is 0"),
     (["--grid", "eta=4", "--solver", "hmc"], "unknown solver 'hmc'"),
 ]

@@ -15,17 +15,16 @@ from pag_inverse import PSLD, LatentPrior, NoGuidance, PixelPrior, load_prior, s
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 
 
-def unet(channels: int = 3) -> UNet2DModel:
+def unet(**settings: Any) -> UNet2DModel:
     torch.manual_seed(0)
     return UNet2DModel(
         sample_size=8,
-        in_channels=channels,
-        out_channels=channels,
         block_out_channels=(32, 64),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=32,
+        **settings,
     ).eval()
 
 
@@ -154,6 +153,27 @@ def test_a_wrong_folder_is_one_line(tmp_path: Path, file: str, change: dict[str,
     with pytest.raises(ValueError, match=message) as error:
         load_prior(folder)
     assert "\n" not in str(error.value)
+
+
+OTHERS = [
+    ({"num_class_embeds": 10}, {}, "num_class_embeds is 10: a class-conditional network"),
+    ({"in_channels": 6}, {}, "the U-Net takes 6 channels; a latent of its autoencoder has 3"),
+    ({"out_channels": 4}, {}, "the U-Net gives 4 channels; supported are 3 or 6"),
+    ({"time_embedding_type": "fourier"}, {}, "time_embedding_type is fourier"),
+    ({}, {"shift_factor": 0.1159}, "shift_factor of the autoencoder is 0.1159"),
+    ({}, {"in_channels": 4}, "an autoencoder of 4 channels"),
+]
+
+
+@pytest.mark.parametrize("of_unet, of_autoencoder, message", OTHERS)
+def test_folders_of_other_kinds_of_models(
+    tmp_path: Path, of_unet: dict[str, Any], of_autoencoder: dict[str, Any], message: str
+) -> None:
+    unet(**of_unet).save_pretrained(tmp_path / "unet")
+    autoencoder(AutoencoderKL, **of_autoencoder).save_pretrained(tmp_path / "vae")
+    with pytest.raises(ValueError, match=message) as error:
+        load_prior(tmp_path)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(tmp_path))
 
 
 def test_a_folder_of_version_2_without_a_scheduler_must_be_told(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from operators import GaussianBlur, GaussianNoise, Inpainting, MotionBlur, SuperResolution
-from pag_inverse.experiments import classical
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
+from pag_inverse.experiments import classical
 from pag_inverse.metrics.paired import psnr
 
 SIDE = 64

@@ -119,6 +119,7 @@ def test_processes_and_batches_do_not_change_a_result(here: Path) -> None:
 
 
 def test_launched_by_accelerate_in_a_drawn_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
     run = started(*QUICK, "--output", "two", "--shuffle", processes=2, launcher=ACCELERATE)
     assert command.main([*QUICK, "--output", "one"]) == 0
     told = run.communicate(timeout=300)[1]
@@ -268,6 +269,39 @@ def test_comparing_two_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert out.startswith(RUN) and re.search(r"psnr +[+-]\d.*95 % interval .* n = 3", out)
     assert command.main(["--compare", "a", "data"]) == 2
     assert "no evaluate run" in capsys.readouterr().err
+
+
+def test_images_whose_ids_look_like_samples(here: Path) -> None:
+    Path("data/1.png").rename("data/0_sample1.png")
+    args = [*QUICK, "--samples", "2", "--output", "out"]
+    assert command.main(args) == 0
+    before = lines("out")
+    assert command.main(args) == 0 and lines("out") == before  # no image wrote over another's files
+    samples = {
+        path.relative_to(Path("out", RUN, "restorations")).as_posix() for path in Path("out", RUN).rglob("0*.png")
+    }
+    assert {"0.png", "0_sample1.png", "sample1/0.png", "sample1/0_sample1.png"} <= samples
+
+
+def test_an_image_that_changed_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*QUICK, "--output", "out"]) == 0
+    Path("data/3.png").write_bytes(Path("data/4.png").read_bytes())
+    capsys.readouterr()
+    assert command.main([*QUICK, "--output", "out"]) == 2
+    assert "other inputs: 1 image (3, ...)" in capsys.readouterr().err
+    assert command.main([*QUICK, "--output", "out", "--overwrite"]) == 0
+    truths = [path for path in Path("out/truths").glob("*/[34].png")]
+    assert len({path.read_bytes() for path in truths}) == 1
+
+
+def test_a_diverged_image_counts_as_failed_each_time(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [*QUICK, "--split", "0:2", "--set", "eta=1e38", "step_limit=none", "--steps", "3", "--output", "out"]
+    for _ in range(2):
+        assert command.main(args) == 1
+        error = capsys.readouterr().err
+        assert f"{RUN}: 0: left the finite numbers (sample 0 at step" in error and f"{RUN}: 1: left" in error
+    assert len(lines("out")) == 2  # it was not tried again
+    assert "left the finite numbers" in Path("out/report.md").read_text()
 
 
 def test_the_metrics_of_a_larger_restoration_are_at_their_own_size(here: Path) -> None:

@@ -245,14 +245,6 @@ def test_networks_without_a_pipeline() -> None:
     assert torch.equal(compiled.predict(z, 7).eps, alone.predict(z, 7).eps)
 
 
-def test_a_prior_is_returned_as_it_is(pixel: PixelPrior) -> None:
-    assert load_prior(pixel) is pixel
-    assert load_prior(pixel, device="cpu", precision="float32") is pixel
-    for option in ({"precision": "float16"}, {"device": "meta"}, {"low_memory": True}, {"prediction": "epsilon"}):
-        with pytest.raises(ValueError, match=r"prior pixel is (loaded already|on cpu)"):
-            load_prior(pixel, **option)
-
-
 def offloaded() -> UNet2DModel:
     with torch.device("meta"):
         return unet()
@@ -304,8 +296,6 @@ def test_objects_that_are_no_prior(make: Any, options: Any, message: str, tokeni
     assert "\n" not in str(error.value)
 
 
-def test_prompts_that_cannot_be_embedded(pixel: PixelPrior, tokenizer: CLIPTokenizer) -> None:
-    with pytest.raises(ValueError, match="takes no prompt"):
-        prompt_of(pixel, "a cat")
+def test_a_text_encoder_without_a_tokenizer() -> None:
     with pytest.raises(ValueError, match="StableDiffusionPipeline has no tokenizer"):
         load_prior(stable_diffusion(None))

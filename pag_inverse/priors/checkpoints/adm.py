@@ -31,6 +31,13 @@ RESBLOCK = {
     "conv": "conv",
 }
 ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
+# ADM's own default multipliers of the width, by the side of the pictures.
+CHANNEL_MULT = {
+    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    128: (1.0, 1.0, 2.0, 3.0, 4.0),
+    64: (1.0, 2.0, 3.0, 4.0),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def load_adm(
         state = _without_prefix(state)
         heads = arguments.head_channels(state, head_channels)
         layout = read_layout(state, heads, arguments.use_new_attention_order)
-        arguments.check(layout)
+        check_arguments(arguments, layout)
         image_size = arguments.image_size or 256
         return build_unet(state, layout, image_size), image_size
     except ValueError as error:
@@ -94,6 +101,30 @@ def read_layout(state: State, head_channels: int = 64, new_attention_order: bool
     )
     _check_representable(state, layout)
     return layout
+
+
+def check_arguments(arguments: AdmArguments, layout: AdmLayout) -> None:
+    """ValueError where an argument contradicts the layout that the tensors have."""
+    learned, given = layout.out_channels == 2 * layout.in_channels, arguments.model_var_type
+    _compare("num_channels", arguments.num_channels, layout.widths[0])
+    _compare("num_res_blocks", arguments.num_res_blocks, layout.blocks)
+    _compare("use_scale_shift_norm", arguments.use_scale_shift_norm, layout.scale_shift)
+    _compare("resblock_updown", arguments.resblock_updown, layout.resblock_updown)
+    _compare("learn_sigma", arguments.learn_sigma, learned)
+    _compare("model_var_type learned_range", None if given is None else given == "learned_range", learned)
+    side = arguments.image_size or 256
+    if arguments.channel_mult is not None:
+        multipliers = tuple(width / layout.widths[0] for width in layout.widths)
+        _compare("channel_mult", arguments.channel_mult or CHANNEL_MULT.get(side), multipliers)
+    if (resolutions := arguments.attention_resolutions) is not None:
+        attention = tuple(side / 2**level in resolutions for level in range(len(layout.widths)))
+        where = f"attention_resolutions {resolutions} at image_size {side}: attention by level"
+        _compare(where, attention, layout.attention)
+
+
+def _compare(name: str, given: object, found: object) -> None:
+    if given is not None and given != found:
+        raise ValueError(f"{name} is {given}, but the tensors of the checkpoint say {found}")
 
 
 def unet_config(layout: AdmLayout, image_size: int = 256) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 from torch import Tensor
@@ -12,16 +12,6 @@ from torch import Tensor
 from pag_inverse.priors.checkpoints.files import read_settings
 from pag_inverse.settings import settings, validated
 
-if TYPE_CHECKING:
-    from pag_inverse.priors.checkpoints.adm import AdmLayout
-
-# ADM's own default multipliers of the width, by the side of the pictures.
-_CHANNEL_MULT = {
-    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
-    256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
-    128: (1.0, 1.0, 2.0, 3.0, 4.0),
-    64: (1.0, 2.0, 3.0, 4.0),
-}
 # How a network was trained and is sampled from: they change nothing of what it computes.
 _OF_NO_EFFECT = {
     "batch_size",
@@ -109,36 +99,8 @@ class AdmArguments:
             raise ValueError(f"{found}: heads of one width are needed")
         return widths.pop() // self.num_heads
 
-    def check(self, layout: AdmLayout) -> None:
-        """ValueError where an argument and the layout that the tensors have contradict each other."""
-        learned = layout.out_channels == 2 * layout.in_channels
-        found = {
-            "num_channels": layout.widths[0],
-            "num_res_blocks": layout.blocks,
-            "use_scale_shift_norm": layout.scale_shift,
-            "resblock_updown": layout.resblock_updown,
-            "learn_sigma": learned,
-        }
-        for name, value in found.items():
-            _compare(name, getattr(self, name), value)
-        if self.model_var_type is not None:
-            _compare("model_var_type learned_range", self.model_var_type == "learned_range", learned)
-        side = self.image_size or 256
-        multipliers = tuple(width / layout.widths[0] for width in layout.widths)
-        if self.channel_mult is not None:
-            _compare("channel_mult", self.channel_mult or _CHANNEL_MULT.get(side, multipliers), multipliers)
-        if self.attention_resolutions is not None:
-            attention = tuple(side / 2**level in self.attention_resolutions for level in range(len(layout.widths)))
-            where = f"attention_resolutions {self.attention_resolutions} at image_size {side}: attention by level"
-            _compare(where, attention, layout.attention)
-
 
 def read_arguments(file: Path) -> AdmArguments:
     """The arguments in a JSON or YAML file; ValueError for an unknown one, or one of a model not supported here."""
     given = {key: value for key, value in read_settings(file).items() if key not in _OF_NO_EFFECT}
     return validated(AdmArguments, given, str(file))
-
-
-def _compare(name: str, given: object, found: object) -> None:
-    if given is not None and given != found:
-        raise ValueError(f"{name} is {given}, but the tensors of the checkpoint say {found}")

@@ -24,6 +24,7 @@ def picture_side(prior: str) -> int:
         return STABLE_DIFFUSION if AUTOENCODER in _names(path) else DEFAULT
     inner = path / "unet" if (path / "unet").is_dir() else path
     side = _settings(inner).get("sample_size")
+    side = max(side) if isinstance(side, list) and side else side
     if not isinstance(side, int):
         return DEFAULT
     autoencoders = [found for name in ("vae", "vqvae") if (found := _settings(path / name))]

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pag_inverse.settings.files import EMBEDDED_PRIORS
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A published network's size in pixels, its solver, and the layers that the tables perturb."""
-
-    size: int
-    solver: str
-    layers: tuple[str, ...]
-
-
+# Published networks that are measured with random weights, and the priors whose pictures, rows and betas they have.
 ARCHITECTURES = {
-    "ffhq-architecture": Architecture(256, "dps", ("input_blocks.9.1",)),
-    "imagenet-architecture": Architecture(256, "dps", ("middle_block.1", "output_blocks.2.1")),
-    "sd15-architecture": Architecture(512, "psld", ("input_blocks.8.1.transformer_blocks.0.attn1",)),
+    "ffhq-architecture": "ffhq",
+    "imagenet-architecture": "imagenet",
+    "sd15-architecture": "sd15",
 }
-EMBEDDED_SOLVERS = {prior: solver for solver, prior in EMBEDDED_PRIORS.items()}
+EMBEDDED = ("pixel", "latent")
+KINDS = {"adm": "pixel", "pixel": "pixel", "latent": "latent", "stable_diffusion": "latent"}  # of a prior's family
+DATASET = "ffhq"  # whose rows a prior takes that has none of its own
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured, where, and how often."""
+    """What is measured, where, and how often. `size` is the side of the picture in pixels."""
 
     prior: str
     solver: str
+    dataset: str
     task: str
     size: int
     batch: int
@@ -43,6 +35,7 @@ class Case:
     reference: bool
 
     def title(self) -> str:
+        """One line that tells the case from others."""
         flags = [name for name in ("compile", "channels_last", "low_memory") if getattr(self, name)]
         return " ".join(
             [self.prior, self.solver, f"{self.size} px", f"batch {self.batch}", self.precision, self.device, *flags]

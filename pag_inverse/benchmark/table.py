@@ -12,7 +12,7 @@ HEADS = ("prior", "solver", "px", "batch", "precision", "s/step", "bound", "imag
 
 
 def summary(row: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """A case's figures: medians of seconds, medians of the ratios of each turn, images an hour for so many steps."""
+    """A case's figures: medians of seconds, medians of each turn's ratios, images an hour for `steps` steps."""
     seconds, batch = row["seconds"], row["batch"]
     bounds, step = _bounds(seconds), median(seconds["ours"])
     per_image = (steps * step + median(seconds["last decode"])) / batch
@@ -27,7 +27,7 @@ def summary(row: Mapping[str, Any], steps: int) -> dict[str, Any]:
         **memory["ours"],
         **_time_ratios(seconds, batch, ""),
     }
-    if row["device"] == "cpu":  # on a machine that others use too, the steadier ones
+    if row["device"] == "cpu":  # steadier where other programs run too
         found |= _time_ratios(row["processor_seconds"], batch, " (processor time)")
     if "published" in seconds:
         found["memory over ours"] = memory["published"][unit] / memory["ours"][unit]
@@ -35,7 +35,7 @@ def summary(row: Mapping[str, Any], steps: int) -> dict[str, Any]:
 
 
 def _bounds(seconds: Mapping[str, Sequence[float]]) -> list[float]:
-    """What the parts of a step take together, each turn."""
+    """The sum of the parts of a step, in each turn."""
     parts = [seconds[name] for name in BOUND if name in seconds]
     return [sum(turn) for turn in zip(*parts, strict=True)]
 
@@ -56,7 +56,7 @@ def _ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """A line a case and number of steps."""
+    """A line for each case and number of steps."""
     names = ("prior", "solver", "size", "batch", "precision", "seconds a step", "bound", "images an hour", "steps",
              "device_mb", "process_mb", "over bound", "over bound (processor time)", "published over ours",
              "published over ours (processor time)", "memory over ours")  # fmt: skip
@@ -64,7 +64,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def curve(found: Sequence[Mapping[str, Any]]) -> str:
-    """Seconds an image over size, batch and steps: a line a prior and precision; empty for a single case."""
+    """Seconds an image over size, batch and steps, a line for each prior and precision; empty for a single case."""
     lines: dict[str, list[str]] = {}
     for row in found:
         place = f"{row['size']} px, batch {row['batch']}, {row['steps']} steps"
@@ -80,4 +80,4 @@ def _text(value: Any) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  ".join(f"{text:>{w}}" for text, w in zip(row, widths, strict=True)) for row in rows)

@@ -6,24 +6,35 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.benchmark.case import Case
-from pag_inverse.benchmark.steps import Bench
+from pag_inverse.benchmark.reference import Reference, published_case
+from pag_inverse.benchmark.steps import Bench, Part
+from pag_inverse.runtime.allocation import ask_for_huge_pages, settle_freed_memory
 
 MEMORY_STEPS = 2
 
 
-def times(bench: Bench, repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every part, one after the other in each of so many turns, after a turn that is not counted.
-
-    `seconds` went by; `processor_seconds` were spent by this process, whatever else the machine did meanwhile.
-    """
+def all_parts(bench: Bench) -> dict[str, Part]:
+    """What is timed in turns: our step, its parts, and the published step where the case asks for it."""
     parts = bench.parts()
+    if bench.case.reference:
+        reference = Reference.beside(bench)
+        parts["published"] = reference.step
+        if reference.kept:  # takes back the memory that the reference returned; its time is no figure
+            parts["after the reference"] = bench.ours
+    return parts
+
+
+def times(bench: Bench, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of every part, one after the other in each of `repeats` turns, after a turn that is not counted.
+
+    `seconds` is wall time; `processor_seconds` is the time that this process spent, whatever other programs did.
+    """
+    parts = all_parts(bench)
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     spent: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(repeats + 1):
@@ -35,7 +46,8 @@ def times(bench: Bench, repeats: int) -> dict[str, dict[str, list[float]]]:
     return {"seconds": seconds, "processor_seconds": spent}
 
 
-def timed(part: Callable[[], object], device: str) -> tuple[float, float]:
+def timed(part: Part, device: str) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
     synchronise(device)
     begun, used = time.perf_counter(), time.process_time()
     part()
@@ -44,18 +56,19 @@ def timed(part: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def synchronise(device: str) -> None:
+    """Wait for the device to finish."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def peaks(device: str) -> dict[str, float | None]:
-    """The most that this process has held: on the device and in main memory, in MiB."""
+    """The peak memory of this process: on the device and in main memory, in MiB."""
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     on_device = torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None
     return {"device_mb": on_device, "process_mb": resident}
 
 
-def profile(step: Callable[[], object], device: str) -> str:
+def profile(step: Part, device: str) -> str:
     """The five largest entries of a step by their own time."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     key = "self_cpu_time_total"
@@ -70,25 +83,28 @@ def profile(step: Callable[[], object], device: str) -> str:
     return str(lines)
 
 
+def measure(what: str, case: Case) -> dict[str, Any]:
+    """One measurement of a case: `time`, `profile`, or the memory of `ours` or of `published`."""
+    if what == "time":
+        bench = Bench(case)
+        return {**times(bench, case.repeats), "threads": torch.get_num_threads(), **bench.facts()}
+    if what == "profile":
+        return {"profile": profile(Bench(case).ours, case.device)}
+    step = Reference(Bench(published_case(case))).step if what == "published" else Bench(case).ours
+    for _ in range(MEMORY_STEPS):
+        step()
+    return dict(peaks(case.device))
+
+
 def main(argv: list[str]) -> int:
+    """Measure what the first argument says of the case in the second; the last line on stdout is a JSON."""
     what, case = argv[0], Case(**json.loads(argv[1]))
+    ask_for_huge_pages()
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     if what != "published" and case.device == "cpu":
         settle_freed_memory(case.size**2, case.low_memory)  # as the commands do
-    result: dict[str, Any]
-    if what == "time":
-        bench = Bench(case)
-        result = {**times(bench, case.repeats), "threads": torch.get_num_threads(), **bench.facts()}
-    elif what == "profile":
-        result = {"profile": profile(Bench(case).ours, case.device)}
-    else:
-        bench = Bench(case, published=what == "published")
-        step = bench.published if what == "published" else bench.ours
-        for _ in range(MEMORY_STEPS):
-            step()
-        result = peaks(case.device)
-    print(json.dumps(result))
+    print(json.dumps(measure(what, case)))
     return 0
 
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The machine: random streams, batch size, processes, memory."""

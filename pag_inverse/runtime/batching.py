@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Item = TypeVar("Item")
-# A processor gains little from more images at once; half of the memory is left to what is not counted and to others.
+# A processor gains little from more images at once. Half of the memory is left to other programs and to what is not
+# counted.
 PROCESSOR_LARGEST = 8
 PROCESSOR_SHARE = 0.5
 
 
 class TensorMemory(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make inside it, on a processor: those alive, and their peak."""
+    """Counts the bytes of the tensors that operations make inside it, on a processor: `alive` now, and their `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +52,8 @@ class TensorMemory(TorchDispatchMode):
 def largest_batch(step: Callable[[int], object], device: str, limit: int, processes: int = 1) -> int:
     """The most images, 1 to `limit`, that a step takes at once; `step(n)` runs one with n images.
 
-    On a GPU by trying: doubled until memory runs out, then bisected. On a processor from the bytes of one image:
-    at most 8, in half of the available memory, shared by `processes` on this machine.
+    On a GPU the number is found by trying: doubled until memory runs out, then bisected. On a processor it follows
+    from the bytes of one image: at most 8 images, in half of the available memory divided by `processes`.
     """
     if limit <= 1:
         return 1
@@ -65,7 +66,7 @@ def largest_batch(step: Callable[[int], object], device: str, limit: int, proces
 
 
 def _largest_tried(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest n from 1 to `limit` for which `fits(n)`, taken to be monotonic; 1 where none does."""
+    """The largest n from 1 to `limit` for which `fits(n)`, assumed monotonic; 1 where none does."""
     good, bad = 1, limit + 1
     while bad - good > 1:
         n = min(2 * good, limit) if bad > limit else (good + bad) // 2
@@ -87,14 +88,14 @@ def _fits(step: Callable[[int], object], n: int) -> bool:
 
 
 def split_where_full(run: Callable[[Sequence[Item]], None], batch: Sequence[Item]) -> None:
-    """run(batch), or where the GPU's memory runs out its halves; ValueError where one image is too much."""
+    """run(batch); where the GPU's memory runs out, its halves instead. ValueError where one image does not fit."""
     try:
         run(batch)
         return
     except torch.cuda.OutOfMemoryError as error:
         if len(batch) == 1:
             raise ValueError(
-                "the GPU's memory does not hold one image; --low-memory, --precision bfloat16 or a smaller --size do"
+                "the GPU's memory does not hold one image; use --low-memory, --precision bfloat16 or a smaller --size"
             ) from error
     torch.cuda.empty_cache()
     half = len(batch) // 2
@@ -103,7 +104,7 @@ def split_where_full(run: Callable[[Sequence[Item]], None], batch: Sequence[Item
 
 
 def available_memory() -> int:
-    """Bytes of main memory that can be had now: what Linux says, elsewhere half of what there is."""
+    """Bytes of main memory that are free for use: as Linux says, elsewhere half of the memory."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)

@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import DPS, PSLD, ChainResult, LatentPrior, PerturbedAttentionGuidance, PixelPrior, load_prior, solve
+from pag_inverse.benchmark import architectures
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.precision import check_compiler, place, spare_memory
 from pag_inverse.runtime.batching import TensorMemory
 from pag_inverse.schedule import BETAS
-from pag_inverse.training import networks as architectures
 
 HALVES = ("bfloat16", "float16")
 

@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import pag_inverse
+
+
+def plain() -> dict[str, str]:
+    """This process's environment, without what commands set in it."""
+    return {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+
+
 FAULTS = """
 import resource, torch
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -32,7 +40,7 @@ print(*counts)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again_for_pictures_of_up_to_256_px() -> None:
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=plain())
     large, kept, low_memory = map(int, done.stdout.split())
     assert kept < large / 10 and kept < low_memory / 10
 
@@ -46,9 +54,9 @@ print(sum("VmFlags" in line and " hg" in line for line in open("/proc/self/smaps
 
 def advised_mappings(**environment: str) -> int:
     """How much memory, in mappings, a command's process with a large tensor has asked large pages for."""
-    rest = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, check=True,
-                          env=rest | environment)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", HUGE], capture_output=True, text=True, check=True, env=plain() | environment
+    )
     return int(done.stdout)
 
 
@@ -59,3 +67,25 @@ def advised_mappings(**environment: str) -> int:
 def test_commands_ask_for_large_pages_unless_told_not_to() -> None:
     assert advised_mappings() > 0
     assert advised_mappings(THP_MEM_ALLOC_ENABLE="0") == 0
+
+
+def importers() -> set[str]:
+    """The modules of the package that import allocation."""
+    root = Path(pag_inverse.__file__).parent
+    texts = {path.relative_to(root).with_suffix("").as_posix(): path.read_text() for path in root.rglob("*.py")}
+    return {name for name, text in texts.items() if "runtime.allocation import" in text}
+
+
+def test_only_commands_change_the_process() -> None:
+    """Command lines and the engines of commands; a library function leaves the caller's process as it is."""
+    engines = {
+        "benchmark/reference",
+        "benchmark/worker",
+        "cli/__init__",
+        "evaluation/run",
+        "experiments/ablation",
+        "experiments/comparison",
+        "experiments/search",
+        "restoration/run",
+    }
+    assert importers() <= engines

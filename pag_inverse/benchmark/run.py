@@ -1,0 +1,136 @@
+"""A run of the benchmark: every case in processes of its own, a table, and a JSON with all figures.
+
+A process of its own for each case keeps its peak memory apart. What is compared runs in turns within one process, so
+that other programs slow all of it alike.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, KINDS, Case
+from pag_inverse.benchmark.reference import has_reference
+from pag_inverse.benchmark.table import curve, summary, table
+from pag_inverse.data.files import write_whole
+from pag_inverse.settings import PRECISIONS, Count, Names, check_choice, load_prior_config, settings
+from pag_inverse.solvers import default_solver
+
+
+@settings
+class BenchmarkRequest:
+    """What is measured: every combination of priors, sides, batches and precisions; `steps` are of a restoration.
+
+    `priors`: embedded ones and ARCHITECTURES. `sizes`: sides in pixels, by default the prior's own. `threads`: of the
+    processor, by default torch's choice. `output`: the JSON.
+    """
+
+    priors: Names = EMBEDDED
+    task: str = "gaussian_deblur"
+    sizes: tuple[Count, ...] = ()
+    batches: tuple[Count, ...] = (1,)
+    precisions: Names = ("float32",)
+    steps: tuple[Count, ...] = (1000,)
+    repeats: Count = 5
+    device: str = "cpu"
+    threads: Count | None = None
+    compile: bool = False
+    channels_last: bool = False
+    low_memory: bool = False
+    reference: bool = True
+    profile: bool = False
+    output: Path = Path("results") / "benchmark.json"
+
+
+def benchmark(request: BenchmarkRequest) -> int:
+    """Measure every case, print the table and write the JSON. ValueError: bad input, or a case that fails."""
+    if request.output.is_dir():
+        raise ValueError(f"{request.output} is a folder; --output names a file")
+    planned, rows = list(cases(request)), []
+    for number, case in enumerate(planned, start=1):
+        print(f"{number} of {len(planned)}: {case.title()}", file=sys.stderr)
+        rows.append(measure(case, request.profile))
+    found = [summary(row, steps) for row in rows for steps in request.steps]
+    print(table(found))
+    print(curve(found))
+    for row in rows:
+        if "profile" in row:
+            print(f"\n{row['title']}, the five largest entries of a step:\n{row['profile']}")
+    request.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(), "cases": rows, "table": found}
+    write_whole(request.output, json.dumps(content, indent=1).encode())
+    print(f"written to {request.output}")
+    return 0
+
+
+def cases(request: BenchmarkRequest) -> Iterator[Case]:
+    """Every case of a request; each prior goes with the first solver that is meant for its kind."""
+    for name in request.priors:
+        check_choice("prior", name, [*EMBEDDED, *ARCHITECTURES])
+    for precision in request.precisions:
+        check_choice("precision", precision, PRECISIONS)
+    for name, batch, precision in itertools.product(request.priors, request.batches, request.precisions):
+        config = load_prior_config(ARCHITECTURES.get(name, name))
+        solver = default_solver(KINDS[config.family])
+        for size in request.sizes or (config.image_size,):
+            yield Case(
+                prior=name,
+                solver=solver,
+                dataset=config.dataset or DATASET,
+                task=request.task,
+                size=size,
+                batch=batch,
+                precision=precision,
+                device=request.device,
+                threads=request.threads,
+                repeats=request.repeats,
+                compile=request.compile,
+                channels_last=request.channels_last,
+                low_memory=request.low_memory,
+                reference=request.reference and has_reference(solver),
+            )
+
+
+def measure(case: Case, profile: bool) -> dict[str, Any]:
+    """All of one case: its times in one process, its peak memory and the reference's in one more each."""
+    row = {"title": case.title(), **asdict(case), **work(case, "time")}
+    row["memory"] = {"ours": work(case, "ours")}
+    if case.reference:
+        row["memory"]["published"] = work(case, "published")
+    if profile:
+        row["profile"] = work(case, "profile")["profile"]
+    return row
+
+
+def work(case: Case, what: str) -> dict[str, Any]:
+    """Run one part of a case in a process of its own; ValueError with its last line where it fails."""
+    print(f"  {what}", file=sys.stderr)
+    command = [sys.executable, "-m", "pag_inverse.benchmark.worker", what, json.dumps(asdict(case))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ValueError(f"{case.title()}, {what}: {lines[-1]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    from importlib.metadata import version
+
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "diffusers": version("diffusers"),
+    }

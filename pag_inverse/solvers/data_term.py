@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -42,28 +43,41 @@ class GradientSolver(GradientOptions, Solver):
         overshoots where noise is strong."""
         return np.sqrt(schedule.abar) if self.step_scaling == "sqrt_abar" else np.ones(len(schedule))
 
-    def move(self, grad: Tensor, i: int, schedule: Schedule, loss: Tensor, target: Tensor, data: DataTerm) -> Tensor:
-        """How far step i moves along `grad`, the gradient of `loss` (B,), as a tensor like it.
+    def move(self, grad: Tensor, i: int, schedule: Schedule, data: DataTerm, rate: Tensor) -> Tensor:
+        """How far step i moves along `grad`, as a tensor like it.
 
-        `target` (B,) is what the noise leaves of the loss.
+        `rate` (B,): how fast ||data.left|| falls for a move by 1 along the gradient, to first order.
         """
         scale = float(self.step_scales(schedule)[i]) * data.above(self.noise_floor)
         if self.step_limit == "noise":
-            scale = limited(scale, loss, target, grad)
+            scale = limited(scale, data.excess, rate)
         return scale * grad
 
 
 @dataclass(frozen=True)
 class DataTerm:
-    """y - A(x0) of each image, (B, *out_shape), without a graph, and the problem that it belongs to."""
+    """What a prediction leaves of the measurement, without a graph.
+
+    `left` (B, *out_shape) is what the norm is taken of, `difference` is y - A(x0): the two differ where noise was
+    added to the prediction, whose level is then sqrt(2) sigma.
+    """
 
     left: Tensor
+    difference: Tensor
     problem: InverseProblem
 
     @property
     def residual(self) -> Tensor:
         """||y - A(x0)|| over what was measured, (B,)."""
-        return norms(self.left * self.problem.mask)
+        return norms(self.difference * self.problem.mask)
+
+    @property
+    def excess(self) -> Tensor:
+        """How far ||left|| is above what the noise leaves of it, (B,), 0 where it is below."""
+        renoised = self.left is not self.difference
+        level = self.problem.noise_level() * (2**0.5 if renoised else 1.0)
+        whole, inside = norms(self.left).square(), norms(self.left * self.problem.mask).square()
+        return (whole.sqrt() - (whole - inside + level.square()).sqrt()).clamp(min=0)
 
     def above(self, floor: float) -> Tensor | float:
         """1 where the residual is more than `floor` times the noise level, else 0, (B, 1, 1, 1).
@@ -74,20 +88,20 @@ class DataTerm:
             return 1.0
         return (self.residual > floor * self.problem.noise_level()).to(self.left.dtype)[:, None, None, None]
 
-    def norm_at_noise(self, level: Tensor) -> Tensor:
-        """||left|| where the measured part of it is the noise level and the rest is as it is, (B,)."""
-        whole, inside = norms(self.left).square(), self.residual.square()
-        return (whole - inside + level.square()).sqrt()
 
+def limited(scale: Tensor | float, excess: Tensor, rate: Tensor) -> Tensor:
+    """`scale`, but no more than takes the excess to 0 to first order, (B, 1, 1, 1).
 
-def limited(scale: Tensor | float, loss: Tensor, target: Tensor, grad: Tensor) -> Tensor:
-    """`scale`, but no more than takes `loss` to `target` to first order, (B, 1, 1, 1).
-
-    Polyak's step: a move by scale along the gradient lowers the loss by scale ||grad||^2. Few long steps then do not
-    overshoot.
+    Polyak's step: a move by scale lowers the norm by scale times rate. Few long steps then do not overshoot. A move
+    that does not lower the norm (rate not above 0) is not limited.
     """
-    most = (loss - target).clamp(min=0) / norms(grad).square().clamp(min=1e-20)
+    most = torch.where(rate > 1e-20, excess / rate.clamp(min=1e-20), torch.inf)
     return most[:, None, None, None].clamp(max=scale)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of each image of two batches, (B,)."""
+    return (a * b).flatten(1).sum(dim=1)
 
 
 def every(interval: int, done: int) -> int:

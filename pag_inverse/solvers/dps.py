@@ -51,13 +51,14 @@ class DPS(GradientSolver):
             eps = model(x_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
             x0 = schedule.predict_x0(x_t, eps.unguided, i).clamp(-1, 1)  # 4: only this one meets the measurement
             left = problem.y - problem.operator.forward(x0)
-            loss = self.eta * norms(left)  # 6: one norm an image
-            (grad,) = torch.autograd.grad(loss.sum(), x_t)
+            loss = self.eta * norms(left).sum()  # 6: one norm an image
+            (grad,) = torch.autograd.grad(loss, x_t)
         x_t = x_t.detach()
         x0_guided = schedule.predict_x0(x_t, eps.guided, i).clamp(-1, 1)
         f = FIXED_FRACTIONS[self.variance] if eps.variance_fraction is None else eps.variance_fraction
         x_prev = schedule.ddpm_step(x_t, x0_guided, i, f, draw(tuple(x_t.shape)) if i > 0 else None)  # 5
-        data = DataTerm(left.detach(), problem)
-        target = self.eta * data.norm_at_noise(problem.noise_level())
-        x_prev = x_prev - self.move(grad, i, schedule, loss.detach(), target, data)
+        left = left.detach()
+        data = DataTerm(left, left, problem)
+        rate = norms(grad).square() / max(self.eta, 1e-20)
+        x_prev = x_prev - self.move(grad, i, schedule, data, rate)
         return StepOutput(State(x_prev), x0.detach(), data.residual)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from operators import Draw
 from pag_inverse.guidance import GuidedModel
@@ -15,7 +16,7 @@ from pag_inverse.problem import InverseProblem, norms
 from pag_inverse.schedule import Schedule
 from pag_inverse.settings import Count, NonNegative, Unit, settings
 from pag_inverse.solvers.base import State, StepOutput
-from pag_inverse.solvers.data_term import DataTerm, GradientSolver, every
+from pag_inverse.solvers.data_term import DataTerm, GradientSolver, every, inner
 from pag_inverse.solvers.presets import LIMITED, Preset
 
 # The noise that PSLD draws into its data term averages out over a thousand steps, and over a hundred does not: without
@@ -66,21 +67,32 @@ class PSLD(GradientSolver):
             x0 = model.decode(z0)
             y0 = problem.operator.forward(x0)
             left = problem.y - (problem.noise(y0, draw) if self.renoise_prediction else y0)
-            loss = self.eta * norms(left)
-            target = self.eta * self._level(left, problem)
+            loss = self.eta * norms(left).sum()
+            gluing = None
             gamma = self.gamma * every(self.encode_interval, len(schedule) - 1 - i)
             if gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
                 encode_draw = draw if self.encode == "sample" else None
                 glued = model.encode(problem.operator.project(x0, problem.y), encode_draw)
-                loss = loss + gamma * norms(z0 - glued)
-            (grad,) = torch.autograd.grad(loss.sum(), z_t)
+                gluing = gamma * norms(z0 - glued).sum()
+            grad, rate = self._gradient(loss, gluing, z0, z_t)
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
-        data = DataTerm((problem.y - y0).detach(), problem)
-        z_prev = z_prev - self.move(grad, i, schedule, loss.detach(), target, data)
+        difference = (problem.y - y0).detach()
+        data = DataTerm(left.detach() if self.renoise_prediction else difference, difference, problem)
+        z_prev = z_prev - self.move(grad, i, schedule, data, rate)
         return StepOutput(State(z_prev), x0.detach(), data.residual)
 
-    def _level(self, left: torch.Tensor, problem: InverseProblem) -> torch.Tensor:
-        """What the noise leaves of ||left||, (B,): of two draws where the prediction has noise too."""
-        level = problem.noise_level() * (2**0.5 if self.renoise_prediction else 1)
-        return DataTerm(left.detach(), problem).norm_at_noise(level)
+    def _gradient(self, loss: Tensor, gluing: Tensor | None, z0: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of both terms to z_t, and how fast ||left|| falls along it, (B,).
+
+        Beside a gluing term that rate takes the data term's own gradient. It is taken to z0, which spares a second
+        pass through the U-Net: the lengths there are brought to z_t's by the ratio of the whole gradient's lengths.
+        """
+        if gluing is None or self.step_limit == "none":
+            (grad,) = torch.autograd.grad(loss if gluing is None else loss + gluing, z_t)
+            return grad, norms(grad).square() / max(self.eta, 1e-20)
+        (data,) = torch.autograd.grad(loss, z0, retain_graph=True)
+        whole = data + torch.autograd.grad(gluing, z0, retain_graph=True)[0]
+        (grad,) = torch.autograd.grad(z0, z_t, whole)
+        ratio = norms(grad).square() / norms(whole).square().clamp(min=1e-20)
+        return grad, ratio * inner(data, whole) / max(self.eta, 1e-20)

@@ -39,6 +39,14 @@ class Prior(abc.ABC):
     the network was trained to predict: `epsilon`, or `v_prediction`, which is turned into eps here. A prior works
     on a view of the network it is given: the caller's network is not changed. It keeps no state between calls, so
     that several threads can use it at once.
+
+    >>> import torch
+    >>> from pag_inverse import load_prior
+    >>> prior = load_prior("pixel")
+    >>> prior.predict(torch.zeros(1, 3, 64, 64), 500).eps.shape
+    torch.Size([1, 3, 64, 64])
+    >>> prior.resolve_layers(["middle_block.1"])
+    ('mid_block.attentions.0',)
     """
 
     NETWORKS: ClassVar[tuple[str, ...]] = ("unet",)  # the attributes that hold networks

@@ -20,6 +20,14 @@ class LatentPrior(Prior):
 
     `empty` is the embedding (1, L, D) of the empty prompt, which stands for "no condition"; None for a network
     that takes no prompt.
+
+    >>> import torch
+    >>> from pag_inverse import LatentPrior, load_prior
+    >>> prior = load_prior("latent")
+    >>> isinstance(prior, LatentPrior), prior.state_shape((3, 256, 256))
+    (True, (8, 64, 64))
+    >>> prior.encode(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 8, 16, 16])
     """
 
     NETWORKS: ClassVar[tuple[str, ...]] = ("unet", "vae")

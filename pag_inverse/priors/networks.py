@@ -38,8 +38,9 @@ def own_view(network: Any) -> Any:
 
     The parameters are new objects that share the storage of the caller's, so training the caller's network in place
     shows in the view. Hooks and wrapped forward methods are not copied: they belong to the caller, and may refer to
-    the caller's modules. A module from `torch.compile` is viewed as the module that it wraps. Weights made under
-    `torch.inference_mode` are copied, since autograd cannot record what is computed with them.
+    the caller's modules. Only torch's own hooks that compute a weight are. A module from `torch.compile` is viewed as
+    the module that it wraps. Weights made under `torch.inference_mode` are copied, since autograd cannot record what
+    is computed with them.
     """
     from pag_inverse.priors.activation_memory import keep_little  # imports diffusers, which takes longer than torch
 
@@ -73,9 +74,14 @@ def _replacements(module: nn.Module) -> dict[int, Any]:
     for name in (*_HOOKS, *_HOOK_FLAGS):
         table = getattr(module, name, None)
         if table:
-            found[id(table)] = type(table)()
+            found[id(table)] = type(table)({key: hook for key, hook in table.items() if _makes_weights(hook)})
     found.update({id(value): "dropped" for name, value in vars(module).items() if name in _WRAPPERS})
     return found
+
+
+def _makes_weights(hook: object) -> bool:
+    """Whether a hook is a part of its module: torch's own, which computes a weight (weight_norm, pruning)."""
+    return type(hook).__module__.startswith("torch.nn.utils")
 
 
 def _shared(tensor: Tensor) -> Tensor:

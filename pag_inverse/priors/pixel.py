@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 class PixelPrior(Prior):
-    """An unconditional U-Net on images (B, 3, H, W) in [-1, 1], with or without a learned variance (ADM)."""
+    """An unconditional U-Net on images (B, 3, H, W) in [-1, 1], with or without a learned variance (ADM).
+
+    >>> from diffusers import UNet2DModel
+    >>> from pag_inverse import PixelPrior
+    >>> from pag_inverse.schedule import linear_betas
+    >>> unet = UNet2DModel(block_out_channels=(32, 64), down_block_types=("DownBlock2D",) * 2,
+    ...                    up_block_types=("UpBlock2D",) * 2, norm_num_groups=8)
+    >>> PixelPrior(unet, linear_betas()).multiple  # the sides of a picture must divide by it
+    2
+    """
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
@@ -98,6 +99,19 @@ def test_a_view_keeps_shared_weights_shared_and_plain_tensors() -> None:
     assert view.first.weight is view.second.weight and view.first.weight is not network.first.weight
     assert view.scale.data_ptr() == network.scale.data_ptr() and view.scale is not network.scale
     assert torch.equal(view.graphed, network.graphed) and not view.graphed.requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_weight_that_a_hook_of_torch_computes() -> None:
+    """Loaded since it was computed last: the hook computes it again, in the view too."""
+    network = nn.Sequential(
+        nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.utils.prune.identity(nn.Conv2d(4, 2, 1), "bias")
+    )
+    with torch.no_grad():
+        network[0].weight_g.mul_(2)
+    view, x = own_view(network), torch.randn(1, 3, 8, 8)
+    expected = network(x)
+    assert torch.equal(view(x), expected) and not view(x).requires_grad and expected.requires_grad
 
 
 @pytest.mark.parametrize("made", ["inside", "outside"])

@@ -19,6 +19,16 @@ class InverseProblem:
     `noise` is none where its level is not known. ValueError: y is no floating-point tensor of the operator's shape,
     holds NaN or Inf, lies far outside the range that the operator gives images in [-1, 1], or the operator was built
     for another number of images.
+
+    >>> import torch
+    >>> from operators import GaussianBlur, GaussianNoise
+    >>> from pag_inverse import InverseProblem
+    >>> operator = GaussianBlur((3, 64, 64), 9, 1.5)
+    >>> problem = InverseProblem(torch.zeros(2, 3, 64, 64), operator, GaussianNoise(0.05))
+    >>> problem.residual(torch.zeros(2, 3, 64, 64)).tolist()
+    [0.0, 0.0]
+    >>> round(float(problem.noise_level()[0]), 3)  # sigma sqrt(m)
+    5.543
     """
 
     y: Tensor
@@ -97,6 +107,14 @@ def simulate(
 
     `draw(shape)` gives the samples of N(0, 1). `noise_in_hole`: noise also where nothing was measured, as the
     published programs have it. ValueError: x does not fit the operator.
+
+    >>> import torch
+    >>> from operators import GaussianBlur, GaussianNoise
+    >>> from pag_inverse import simulate
+    >>> x = torch.zeros(1, 3, 64, 64)
+    >>> problem = simulate(x, GaussianBlur((3, 64, 64), 9, 1.5), GaussianNoise(0.05))
+    >>> problem.y.shape
+    torch.Size([1, 3, 64, 64])
     """
     noise = noise or NoNoise()
     y = noise(operator.forward(x), draw)

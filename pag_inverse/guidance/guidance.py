@@ -33,7 +33,14 @@ class Guidance(Protocol):
 
 
 class NoGuidance:
-    """The plain prior: guided = unguided = eps. `condition`: the embedding (1, L, D) of a prompt, or None."""
+    """The plain prior: guided = unguided = eps. `condition`: the embedding (1, L, D) of a prompt, or None.
+
+    >>> import torch
+    >>> from pag_inverse import NoGuidance, load_prior
+    >>> eps = NoGuidance()(load_prior("pixel"), torch.zeros(1, 3, 64, 64), 500)
+    >>> bool((eps.guided == eps.unguided).all())
+    True
+    """
 
     def __init__(self, condition: Tensor | None = None) -> None:
         self.condition = condition
@@ -53,6 +60,13 @@ class PerturbedAttentionGuidance:
     layer that holds no self-attention of the prior.
 
     The guidance owns the perturbed networks, which share the prior's weights. It can be used by several threads.
+
+    >>> import torch
+    >>> from pag_inverse import PerturbedAttentionGuidance, load_prior
+    >>> guidance = PerturbedAttentionGuidance(2.0, ["up_blocks.1.attentions.1"])
+    >>> eps = guidance(load_prior("pixel"), torch.zeros(1, 3, 64, 64), 500)
+    >>> bool((eps.guided != eps.unguided).any())
+    True
     """
 
     def __init__(
@@ -113,7 +127,15 @@ class PerturbedAttentionGuidance:
 
 @dataclass(frozen=True)
 class GuidedModel:
-    """A prior under a guidance: what a solver step sees of the networks."""
+    """A prior under a guidance: what a solver step sees of the networks.
+
+    >>> import torch
+    >>> from pag_inverse import GuidedModel, NoGuidance, load_prior
+    >>> model = GuidedModel(load_prior("latent"), NoGuidance())
+    >>> z = torch.zeros(1, *model.prior.state_shape((3, 64, 64)))
+    >>> model(z, 500).guided.shape, model.decode(z).shape
+    (torch.Size([1, 8, 16, 16]), torch.Size([1, 3, 64, 64]))
+    """
 
     prior: Prior
     guidance: Guidance

@@ -56,6 +56,15 @@ def load_prior(
     `compile` the networks with torch.compile, lay their tensors out with `channels_last`, or compute activations
     again in the backward pass with `low_memory`: the same results up to rounding. ValueError names what is missing
     or wrong.
+
+    >>> from diffusers import DDPMPipeline, DDPMScheduler
+    >>> from pag_inverse import load_prior
+    >>> prior = load_prior("pixel")
+    >>> prior.image_size, prior.device.type
+    (256, 'cpu')
+    >>> pipeline = DDPMPipeline(prior.unet, DDPMScheduler(beta_start=1e-4, beta_end=0.02))
+    >>> load_prior(pipeline).multiple
+    16
     """
     check_choice("prediction", prediction or PREDICTIONS[0], PREDICTIONS)
     dtype = precision_dtype(precision) if precision is not None else None

@@ -29,6 +29,16 @@ class ChainResult:
     image of the batch -> the step (1 is the first) at which it left the finite numbers. A failed image leaves the
     others as they are; its x is not meaningful. stopped: whether a callback ended the chain early; then x is the last
     step's x0.
+
+    >>> import torch
+    >>> from operators import GaussianBlur, NoNoise
+    >>> from pag_inverse import DPS, NoGuidance, load_prior, solve
+    >>> y, operator = torch.zeros(1, 3, 64, 64), GaussianBlur((3, 64, 64), 9, 1.5)
+    >>> result = solve(
+    ...     y, operator, load_prior("pixel"), DPS(1.0), NoGuidance(), noise=NoNoise(), steps=2, seeds=[0]
+    ... )
+    >>> result.x.shape, result.residuals.shape, result.failed
+    (torch.Size([1, 3, 64, 64]), torch.Size([1, 2]), {})
     """
 
     x: Tensor
@@ -59,6 +69,18 @@ def solve(
     """Restore a batch of measurements y (B, *operator.out_shape) with everything chosen by hand.
 
     See `run_chain`; `restore` chooses what is not given.
+
+    >>> import torch
+    >>> from operators import GaussianBlur, GaussianNoise
+    >>> from pag_inverse import DPS, PerturbedAttentionGuidance, load_prior, solve
+    >>> prior, operator = load_prior("pixel"), GaussianBlur((3, 64, 64), 9, 1.5)
+    >>> guidance = PerturbedAttentionGuidance(2.0, ["up_blocks.1.attentions.1"])
+    >>> y = torch.zeros(1, 3, 64, 64)
+    >>> result = solve(
+    ...     y, operator, prior, DPS(15.0), guidance, noise=GaussianNoise(0.05), steps=2, seeds=[0]
+    ... )
+    >>> result.x.shape
+    torch.Size([1, 3, 64, 64])
     """
     problem = InverseProblem(y, operator, noise)
     return run_chain(problem, GuidedModel(prior, guidance), solver, steps, seeds, callback=callback, draw=draw)

@@ -33,6 +33,12 @@ class RestorationOutput:
     x: (B, S, 3, H, W), float32, clamped to [-1, 1]. residuals: ||y - A x|| over sigma sqrt(m), or over sqrt(m) where
     sigma is 0 or unknown, (B, S); about 1 is right where sigma is known. failed: (picture, sample) -> the step at which
     it left the finite numbers; its x is zero. problem: what was solved. stopped: whether a callback ended the run.
+
+    >>> import torch
+    >>> from pag_inverse import restore
+    >>> output = restore(torch.zeros(1, 3, 64, 64), task="gaussian_deblur", steps=2, num_samples=2)
+    >>> output.x.shape, output.mean.shape, output.std.shape, output.residuals.shape
+    (torch.Size([1, 2, 3, 64, 64]), torch.Size([1, 3, 64, 64]), torch.Size([1, 3, 64, 64]), torch.Size([1, 2]))
     """
 
     x: Tensor

@@ -31,6 +31,11 @@ class Hyperparameters:
     Without PAG `s` is 0 and `layers` is empty. `pag_interval`: the lowest and the highest t / 1000 at which PAG
     acts. `tuned_side`: the side in pixels of the pictures that the step sizes hold for; None where they are
     meant for pictures of any side. `options` holds what the solver's options class has: eta, gamma, ...
+
+    >>> from pag_inverse import Hyperparameters
+    >>> row = Hyperparameters(s=2.0, layers=("middle_block.1",), steps=100, options={"eta": 1.0})
+    >>> row.steps, row.options["eta"]
+    (100, 1.0)
     """
 
     s: NonNegative = 0.0
@@ -87,6 +92,11 @@ def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size:
 
     `task` is one of TASKS or the path of a YAML file written like theirs; `image_size` in pixels picks the
     operator among those of the file. An unknown name, a missing row and a faulty file are one-line ValueErrors.
+
+    >>> from pag_inverse import load_task
+    >>> task = load_task("motion_deblur", "ffhq", "psld", image_size=512, pag=True)
+    >>> task.operator.settings["kernel_size"], task.hyperparameters.s, task.hyperparameters.options["eta"]
+    (121, 4.0, 0.15)
     """
     check_whole("image_size", image_size, minimum=1)
     name, source, values = open_settings("task", task, TASKS)

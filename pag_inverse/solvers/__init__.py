@@ -44,6 +44,11 @@ def make_solver(name: str, options: Hyperparameters | Mapping[str, Any], where: 
     """The solver `name` with a row's options, or with a mapping of them.
 
     ValueError, which begins with `where`: an unknown name or option, a missing one, a value that is not allowed.
+
+    >>> from pag_inverse import load_task, make_solver
+    >>> row = load_task("super_resolution", "ffhq", "psld", image_size=512, pag=True).hyperparameters
+    >>> make_solver("psld", row).gamma
+    0.07
     """
     found = options.options if isinstance(options, Hyperparameters) else options
     return validated(solver_class(name), found, where)

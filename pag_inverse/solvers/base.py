@@ -20,7 +20,13 @@ from pag_inverse.solvers.presets import Preset
 
 @dataclass(frozen=True)
 class State:
-    """What one step hands to the next: the sample z (B, *state). A solver may add tensors of its own in a subclass."""
+    """What one step hands to the next: the sample z (B, *state). A solver may add tensors of its own in a subclass.
+
+    >>> import torch
+    >>> from pag_inverse import State
+    >>> State(torch.zeros(1, 3, 64, 64)).z.shape
+    torch.Size([1, 3, 64, 64])
+    """
 
     z: Tensor
 
@@ -30,6 +36,12 @@ class StepOutput:
     """The next state, the image estimate x0 (B, 3, H, W), and ||y - A(x0)|| over what was measured, (B,).
 
     A step that does not look at the image has no x0, and NaN for its residual.
+
+    >>> import torch
+    >>> from pag_inverse import State, StepOutput
+    >>> z = torch.zeros(1, 3, 64, 64)
+    >>> StepOutput(State(z), x0=z, residual=torch.zeros(1)).z is z
+    True
     """
 
     state: State
@@ -46,6 +58,15 @@ class Solver(abc.ABC):
     """One algorithm: its chain of timesteps, its start, one step, its end. Everything is per image of the batch.
 
     A solver with options is a frozen dataclass (`@settings`) of them. It holds no state: that is in `State`.
+
+    >>> from pag_inverse import DPS, SOLVERS, load_prior
+    >>> sorted(SOLVERS)[:2]
+    ['dps', 'psld']
+    >>> solver = DPS(eta=1.0)
+    >>> solver.schedule(load_prior("pixel"), 4).timesteps.tolist()
+    [0, 333, 666, 999]
+    >>> solver.options()["eta"]
+    1.0
     """
 
     STEP_SIZES: ClassVar[tuple[str, ...]] = ()  # options that grow with the picture's side and shrink with more steps

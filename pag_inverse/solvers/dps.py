@@ -27,6 +27,11 @@ class DPS(GradientSolver):
     """x_{t-1} = ddpm_step(x_t, guided eps) - eta grad ||y - A(x0)||, x0 from the unguided eps, clamped to [-1, 1].
 
     eta: step size (Table 7). `variance` is for priors that have not learned one.
+
+    >>> from dataclasses import replace
+    >>> from pag_inverse import DPS
+    >>> replace(DPS(eta=1.0), spacing="quadratic").spacing
+    'quadratic'
     """
 
     variance: Annotated[

@@ -29,6 +29,10 @@ class PSLD(GradientSolver):
     """z_{t-1} = ddim_step(z_t, guided eps) - grad(eta ||y - A(D(z0))|| + gamma ||z0 - E(project(D(z0), y))||).
 
     z0 comes from the unguided eps; nothing is clamped. eta, gamma: Table 5 (the published program's omega is eta).
+
+    >>> from pag_inverse import PSLD
+    >>> PSLD(eta=0.15, gamma=0.015, encode="mode").gamma
+    0.015
     """
 
     gamma: Annotated[NonNegative, Field(description="step size of the gluing term (Table 5)")] = 0.1

@@ -79,10 +79,11 @@ class Prior(abc.ABC):
         if torch.device(device) == self.device:
             return self
         moved = copy.copy(self)
-        for name in self.NETWORKS:
-            network = own_view(getattr(self, name))
-            torch.nn.Module.to(network, device)
-            setattr(moved, name, network)
+        with torch.inference_mode(False):  # tensors made there could not take part in a gradient
+            for name in self.NETWORKS:
+                network = own_view(getattr(self, name))
+                torch.nn.Module.to(network, device)
+                setattr(moved, name, network)
         return moved
 
     @cached_property

@@ -163,7 +163,8 @@ def test_step_sizes_meant_for_another_number_of_steps(here: Path) -> None:
 
 
 def test_the_manifest_has_what_was_used(here: Path) -> None:
-    args = ["--task", "gaussian_deblur", "--solver", "psld", "--speed", "draft", "--set", "pag_interval=[0.2, 0.8]", *QUICK]
+    own = ["--speed", "draft", "--set", "pag_interval=[0.2, 0.8]"]
+    args = ["--task", "gaussian_deblur", "--solver", "psld", *own, *QUICK]
     assert command.main(args) == command.main(args) == 0  # the second one finds its own settings
     settings = manifest(here / "results" / "gaussian_deblur_psld")["settings"]
     assert (settings["speed"], settings["steps"], settings["pag_interval"]) == ("draft", 2, [0.2, 0.8])
@@ -388,7 +389,8 @@ def test_a_task_file_of_ones_own_with_a_measurement(
 
 def test_the_noise_of_a_task_file_is_the_runs(here: Path) -> None:
     settings = "{kernel_size: 9, std: 1.5}"
-    text = TASK_FILE.format(operator="gaussian_blur", settings=settings).replace("gaussian, sigma: 0.05", "none, sigma: 0.0")
+    text = TASK_FILE.format(operator="gaussian_blur", settings=settings)
+    text = text.replace("gaussian, sigma: 0.05", "none, sigma: 0.0")
     Path("mine.yaml").write_text(text)
     args = ["--task", "mine.yaml", "--dataset", "mine", "--pag", "0", "--solver", "dps", *QUICK, "--output", "out"]
     assert command.main(args) == 0

@@ -293,7 +293,7 @@ def test_a_new_operator_and_a_new_solver_are_one_file_and_one_line_each(
                     "rows: {mine: {toward: {without_pag: {steps: 2, rate: 0.25}}}}\n")  # fmt: skip
     x = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     output = restore(x, task=task, solver="toward", guidance=NoGuidance(), steps=3)
-    assert output.x.shape == x.shape[:1] + (1,) + x.shape[1:] and output.problem.y.shape == (1, 3, SIDE, SIDE // 2)
+    assert output.x.shape == (*x.shape[:1], 1, *x.shape[1:]) and output.problem.y.shape == (1, 3, SIDE, SIDE // 2)
     args = ["--task", str(task), "--solver", "toward", "--dataset", "mine", "--pag", "0", "--size", "64"]
     assert main([*args, "--output", "out"]) == 0
     assert main([*args, "--output", "other", "--set", "rate=-1"]) == 2

@@ -19,7 +19,7 @@ from pag_inverse.priors.precision import check_compiler, place, precision_dtype,
 from pag_inverse.problem import InverseProblem, simulate
 from pag_inverse.runtime.streams import batch_draw, operator_rng
 from pag_inverse.settings import Hyperparameters, load_task
-from pag_inverse.solvers import State, make_solver
+from pag_inverse.solvers import Solver, State, make_solver, solver_class
 
 STEPS = 1000
 PLACE = 500  # of the chain; a step costs the same anywhere
@@ -48,6 +48,15 @@ def make_prior(case: Case) -> Prior:
     return prior
 
 
+def published_solver(name: str, row: Hyperparameters) -> Solver:
+    """A solver with a row's step sizes, and for the rest the defaults, which are the published programs' options.
+
+    Other options of a row change what a step does: the published way would not be the same step.
+    """
+    sizes = solver_class(name).STEP_SIZES
+    return make_solver(name, {key: value for key, value in row.options.items() if key in sizes})
+
+
 class Bench:
     """A case's prior, solver and problem. The picture is noise: a step costs the same whatever it shows."""
 
@@ -58,7 +67,7 @@ class Bench:
         self.row: Hyperparameters = task.hyperparameters
         self.layers = self.prior.resolve_layers(self.row.layers)
         self.model = GuidedModel(self.prior, PerturbedAttentionGuidance(self.row.s, self.layers))
-        self.solver = make_solver(case.solver, self.row)
+        self.solver = published_solver(case.solver, self.row)
         self.schedule = self.solver.schedule(self.prior, STEPS)
         self.t = int(self.schedule.timesteps[PLACE])
         self.draw = batch_draw(list(range(case.batch)), torch.device(case.device))

@@ -15,8 +15,8 @@ from pag_inverse.solvers import make_solver
 def test_the_reference_is_the_same_step(prior: str, options: dict[str, float]) -> None:
     """Written the published way, with the same random numbers, a step ends where ours does.
 
-    The other options are as published, which the embedded priors' rows are not. Step sizes are powers of two: others
-    round differently inside the loss and outside, which the network's backward pass amplifies.
+    Step sizes are powers of two: others round differently inside the loss and outside, which the network's backward
+    pass amplifies.
     """
     (case,) = cases(BenchmarkRequest(priors=(prior,), sizes=(64,)))
     ends = []

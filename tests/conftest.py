@@ -75,9 +75,11 @@ def adm(adm_checkpoint: Path) -> PixelPrior:
 
 
 @pytest.fixture(scope="session")
-def adm_trained(recordings: Recordings) -> PixelPrior:
-    """The same ADM after some training; these weights do not come with the repository."""
-    checkpoint = recordings.path("adm_unet/ffhq_like_trained.pt")
+def adm_trained(recordings: Recordings, tmp_path_factory: pytest.TempPathFactory) -> PixelPrior:
+    """The same ADM after some training."""
+    checkpoint = tmp_path_factory.mktemp("adm_trained") / "ffhq_like_trained.pt"
+    weights = recordings.load("adm_unet/ffhq_like_trained_weights.npz", DATA)
+    torch.save(weights, checkpoint)
     prior = load_prior(checkpoint, config=recordings.path("adm_unet/ffhq_like_config.json"))
     assert isinstance(prior, PixelPrior)
     return prior

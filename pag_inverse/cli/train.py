@@ -41,13 +41,13 @@ def parser() -> Parser:
     p.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     p.add_argument("--kl-weight", type=float, default=1e-4, help="weight of the KL term (kind autoencoder)")
     p.add_argument("--sigma-limit", type=float, default=4.0, help="the loss is weighted by min(sigma, this)")
-    p.add_argument("--recolour", type=float, default=0.0, metavar="SHARE", help="of crops with other colours")
+    p.add_argument("--recolour", type=float, default=0.0, metavar="SHARE", help="of crops that get other colours")
     p.add_argument("--init", help="safetensors file to start from")
     p.add_argument("--card-note", help="a sentence for the model card: what the pictures are, and their licence")
     p.add_argument("--device", default="cpu")
     p.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS")
     p.add_argument("--validate-every", type=int, default=1000, metavar="STEPS")
-    p.add_argument("--preview-every", type=int, default=5000, metavar="STEPS", help="of restorations; 0: never")
+    p.add_argument("--preview-every", type=int, default=5000, metavar="STEPS", help="of samples; 0: never")
     return p
 
 

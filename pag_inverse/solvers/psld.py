@@ -69,34 +69,29 @@ class PSLD(GradientSolver):
             eps = model(z_t, int(schedule.timesteps[i]))  # 1-3: plain, perturbed, guided
             z0 = schedule.predict_x0(z_t, eps.unguided, i)  # 4: only this one meets the measurement
             x0 = model.decode(z0)
-            y0 = problem.operator.forward(x0)
+            x, z = x0.detach().requires_grad_(True), z0.detach().requires_grad_(True)
+            y0 = problem.operator.forward(x)
             left = problem.y - (problem.noise(y0, draw) if self.renoise_prediction else y0)
-            loss = self.eta * norms(left).sum()
-            gluing = None
+            (data_x,) = torch.autograd.grad(self.eta * norms(left).sum(), x)
+            whole_x, whole_z = data_x, torch.zeros_like(z)
             gamma = self.gamma * every(self.encode_interval, len(schedule) - 1 - i)
             if gamma > 0:  # 7: what was measured from y, the rest from the decoded estimate
                 encode_draw = draw if self.encode == "sample" else None
-                glued = model.encode(problem.operator.project(x0, problem.y), encode_draw)
-                gluing = gamma * norms(z0 - glued).sum()
-            grad, rate = self._gradient(loss, gluing, z0, z_t)
+                glued = model.encode(problem.operator.project(x, problem.y), encode_draw)
+                glued_x, whole_z = torch.autograd.grad(gamma * norms(z - glued).sum(), (x, z), materialize_grads=True)
+                whole_x = data_x + glued_x
+            (grad,) = torch.autograd.grad((x0, z0), z_t, (whole_x, whole_z))
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
         z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
         difference = (problem.y - y0).detach()
         data = DataTerm(left.detach() if self.renoise_prediction else difference, difference, problem)
-        z_prev = z_prev - self.move(grad, i, schedule, data, rate)
+        z_prev = z_prev - self.move(grad, i, schedule, data, self._rate(grad, data_x, whole_x))
         return StepOutput(State(z_prev), x0.detach(), data.residual)
 
-    def _gradient(self, loss: Tensor, gluing: Tensor | None, z0: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of both terms to z_t, and how fast ||left|| falls along it, (B,).
+    def _rate(self, grad: Tensor, data_x: Tensor, whole_x: Tensor) -> Tensor:
+        """How fast ||left|| falls along `grad`, (B,): the part of both terms that the data term has.
 
-        Beside a gluing term that rate takes the data term's own gradient. It is taken to z0, which spares a second
-        pass through the U-Net: the lengths there are brought to z_t's by the ratio of the whole gradient's lengths.
+        That part is taken of the gradients to the image, before decoder and U-Net: exact where there is no gluing term.
         """
-        if gluing is None or self.step_limit == "none":
-            (grad,) = torch.autograd.grad(loss if gluing is None else loss + gluing, z_t)
-            return grad, norms(grad).square() / max(self.eta, 1e-20)
-        (data,) = torch.autograd.grad(loss, z0, retain_graph=True)
-        whole = data + torch.autograd.grad(gluing, z0, retain_graph=True)[0]
-        (grad,) = torch.autograd.grad(z0, z_t, whole)
-        ratio = norms(grad).square() / norms(whole).square().clamp(min=1e-20)
-        return grad, ratio * inner(data, whole) / max(self.eta, 1e-20)
+        part = inner(data_x, whole_x) / norms(whole_x).square().clamp(min=1e-20)
+        return norms(grad).square() * part / max(self.eta, 1e-20)

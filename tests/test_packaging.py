@@ -67,7 +67,11 @@ def test_two_packages_are_put_down_and_nothing_else(installed):
 
 @pytest.mark.parametrize("source, target", PACKAGES.items())
 def test_every_file_of_the_sources_is_installed(installed, source, target):
-    assert files_below(ROOT / source) - files_below(installed / target) == set()
+    """The pages of the folders and the benchmark's results are of the repository alone."""
+    missing = files_below(ROOT / source) - files_below(installed / target)
+    assert {
+        name for name in missing if not (name.endswith("README.md") or name.startswith("benchmark/results/"))
+    } == set()
 
 
 def test_every_package_is_listed():
@@ -85,9 +89,9 @@ def test_every_package_is_listed():
 def test_it_runs_from_an_empty_folder(installed, tmp_path):
     code = """
 import operators, pag_inverse
-from pag_inverse.settings.files import PRIORS, load_prior_config, load_task
+from pag_inverse.settings import PRIORS, load_prior_config, load_task
 print(pag_inverse.__file__, operators.__file__, sep="\\n")
-print(load_task("motion_deblur", "ffhq", "psld", image_size=512, pag=True).hyperparameters.gamma)
+print(load_task("motion_deblur", "ffhq", "psld", image_size=512, pag=True).hyperparameters.options["gamma"])
 print([load_prior_config(name).name for name in PRIORS])
 """
     lines = run("-c", code, folder=tmp_path, path=installed).splitlines()
@@ -104,5 +108,4 @@ for command in found.entry_points.select(group="console_scripts"):
 print("torch" in sys.modules)
 """
     lines = run("-c", code, installed, folder=tmp_path, path=installed).splitlines()
-    commands = ("benchmark", "evaluate", "evidence", "prices", "search", "solve", "train-prior")
-    assert sorted(lines) == ["False", *(f"pag-inverse-{name} True" for name in commands)]
+    assert sorted(lines) == ["False", "pag-inverse True"]

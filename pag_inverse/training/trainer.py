@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ Preview = Callable[[Any, int], dict[str, float]]
 
 class Diverged(ValueError):
     """The loss has risen and stays high; the last state saved is from before, or from just then."""
+
+
+DROPPED_OF, DROPPED_LIMIT = 100, 20  # steps whose gradients are not finite, of so many
 
 
 class Watch:
@@ -91,6 +95,7 @@ class Trainer:
         self.folder, self.device, self.step = folder, device, 0
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.norm: float | None = None  # of the gradient, a running mean
+        self.dropped: deque[bool] = deque(maxlen=DROPPED_OF)  # whether a step's gradient was not finite
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
         self.ema = Ema(model, settings.ema)
 
@@ -130,10 +135,10 @@ class Trainer:
         x = self.data(self.step).to(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
-        with self.autocast():
+        with self.autocast(), self.attention():
             loss = self.objective(self.model, x, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
@@ -145,12 +150,17 @@ class Trainer:
         """Clip the gradient to three times the running mean of its norm.
 
         Adam's steps have one length however small gradients have become. A fixed bound no longer binds then, and a
-        single large gradient can undo a network.
+        single large gradient can undo a network. A step whose gradient is not finite moves nothing; Diverged where
+        there are many of them.
         """
         bound = 1.0 if self.norm is None else 3 * self.norm
         found = float(nn.utils.clip_grad_norm_(self.model.parameters(), bound, error_if_nonfinite=False))
-        if not math.isfinite(found):
+        self.dropped.append(not math.isfinite(found))
+        if self.dropped[-1]:
             self.optimizer.zero_grad(set_to_none=True)  # a step without gradients moves nothing
+            if sum(self.dropped) > DROPPED_LIMIT:
+                count = f"{sum(self.dropped)} of the last {len(self.dropped)} steps"
+                raise Diverged(f"training has diverged at step {self.step}: {count} had gradients that are not finite")
             return
         clipped = min(found, bound)
         self.norm = clipped if self.norm is None else 0.99 * self.norm + 0.01 * clipped
@@ -163,6 +173,15 @@ class Trainer:
             dist.all_reduce(flat)
             for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(part.reshape(gradient.shape) / self.world)
+
+    def attention(self) -> AbstractContextManager[None]:
+        """Plain attention on a GPU: a fused one has backward passes in bfloat16 that are not finite."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return context
 
     def autocast(self) -> torch.autocast:
         """Mixed precision of the network's arithmetic; the weights and their average stay float32."""

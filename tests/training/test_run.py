@@ -15,7 +15,9 @@ from diffusers import UNet2DModel
 
 from pag_inverse.cli import train as command
 from pag_inverse.priors import load_prior
-from pag_inverse.training.trainer import Trainer
+from pag_inverse.training.crops import Crops
+from pag_inverse.training.settings import TrainSettings
+from pag_inverse.training.trainer import Diverged, Trainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_prior.py"
 
@@ -63,6 +65,21 @@ def test_a_run_that_diverges_stops_and_leaves_weights(
     error = capsys.readouterr().err
     assert "diverged at step 370" in error and "weights of step 369" in error and len(error.splitlines()) == 1
     assert (tmp_path / "run" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_gradients_that_are_not_finite_do_not_pass_in_silence(photographs: Path, tmp_path: Path) -> None:
+    """One such step moves nothing; many of them end the run."""
+    settings = TrainSettings("pixel", ((32, 1.0),), steps=500, batch=1, warmup=0)
+    model, loss = torch.nn.Conv2d(3, 3, 1), [1.0]
+    data = Crops(sorted(photographs.rglob("*.png")), settings.crops, 1, 0)
+    trainer = Trainer(model, lambda m, x, g: m(x).mean() * loss[0], data, settings, tmp_path, torch.device("cpu"))
+    trainer.train_step()
+    before, loss[0] = model.weight.detach().clone(), float("nan")
+    trainer.train_step()
+    assert torch.equal(model.weight, before)
+    with pytest.raises(Diverged, match="21 of the last 22 steps had gradients that are not finite"):
+        for _ in range(100):
+            trainer.train_step()
 
 
 def test_what_is_written_is_a_prior(photographs: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_two_threads_inside_one_guided_call(pixel: PixelPrior, one_thread: objec
     guidance = PerturbedAttentionGuidance(1.0, [pixel.layers()[0].diffusers])
     states = [torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
     alone = [guidance(pixel, z, 500).guided for z in states]
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=120)
     whole = pixel.predict
 
     def waiting(*args: object, **kwargs: object) -> object:

@@ -99,11 +99,6 @@ def limited(scale: Tensor | float, excess: Tensor, rate: Tensor) -> Tensor:
     return most[:, None, None, None].clamp(max=scale)
 
 
-def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The inner product of each image of two batches, (B,)."""
-    return (a * b).flatten(1).sum(dim=1)
-
-
 def every(interval: int, done: int) -> int:
     """`interval` at the first of `interval` steps and 0 at the others, `done` steps after the chain's start.
 

@@ -254,7 +254,7 @@ def _check_kernel(kernel: Array) -> Tensor:
     if values.ndim == 4 and shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (2, 3) or values.shape[-2] % 2 == 0 or values.shape[-1] % 2 == 0:
-        raise ValueError(f"kernel of shape {shape}; it is (k, k), or (B, 1, k, k), with odd sides")
+        raise ValueError(f"kernel of shape {shape}; it is (height, width), or (B, 1, height, width), both sides odd")
     empty = ~values.flatten(-2).any(dim=-1)
     if bool(empty.any()):
         which = f" {int(empty.nonzero()[0])}" if values.ndim == 3 else ""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
@@ -90,6 +90,22 @@ def field_names(kind: Any) -> tuple[str, ...]:
 
 
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def field_lines(kind: Any, names: Sequence[str] | None = None) -> list[str]:
+    """A line for each value of a settings class, or for those in `names`: its default, what it is, what is allowed."""
+    fields = getattr(kind, "__pydantic_fields__", {})
+    return [_field_line(name, fields[name]) for name in (fields if names is None else names)]
+
+
+def _field_line(name: str, field: Any) -> str:
+    options = [arg for part in (field.annotation, *get_args(field.annotation)) for arg in _literals(part)]
+    allowed = f" ({', '.join(options)})" if options else ""
+    return f"{name}={field.default}  {field.description or ''}{allowed}"
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def one_line(error: ValidationError, known: Sequence[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ def run(prog: str, parser: Parser, argv: Sequence[str] | None, act: Callable[[ar
     args = parser.parse_args(argv)
     try:
         return act(args)
+    except BrokenPipeError:  # the reader of the output has gone: `solve --set help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -85,8 +89,13 @@ def add_guidance(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--pag", type=float, metavar="S", help="scale s of PAG; 0 takes the row without PAG")
     p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
     p.add_argument("--cfg", type=float, default=1.0, help="classifier-free guidance with a prompt; 1 is off")
-    p.add_argument("--steps", type=int, help="1 to 1000")
-    p.add_argument("--speed", choices=SPEEDS, default="exact", help="exact: the row as it is; others: fewer steps")
+    p.add_argument("--steps", type=int, help="1 to 1000; step sizes stay as they are")
+    p.add_argument(
+        "--speed",
+        choices=SPEEDS,
+        default="exact",
+        help="fast, draft: fewer steps, with step sizes for them",
+    )
     p.add_argument("--set", action=SetOption, nargs="+", metavar="KEY=VALUE", help="other options; --set help lists")
 
 
@@ -109,7 +118,7 @@ def add_prior(p: argparse._ArgumentGroup) -> None:
 
 def add_run(p: argparse._ArgumentGroup) -> None:
     """What every run has."""
-    p.add_argument("--sigma", type=float, help="noise on the [-1, 1] range; by default the task's, 0.05")
+    p.add_argument("--sigma", type=float, help="noise on [-1, 1]; by default the task's, or unknown (--measurement)")
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")

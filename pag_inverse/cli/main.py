@@ -11,7 +11,7 @@ COMMANDS = {
     "evaluate": "restore a data set and report on it",
     "search": "search step sizes and PAG scales on training pictures",
     "ablate": "measure what each option of a row costs and gains",
-    "compare": "hold the priors against classical restoration",
+    "compare": "compare the priors with classical restoration",
     "benchmark": "measure time and memory of a step",
     "train": "train a small prior on a folder of pictures",
 }
@@ -34,3 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     found: int = import_module(f"pag_inverse.cli.{args[0]}").main(args[1:])
     return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

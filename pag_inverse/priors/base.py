@@ -154,8 +154,10 @@ class Prior(abc.ABC):
 
     def _check_image_shape(self, image_shape: tuple[int, ...]) -> None:
         c, h, w = image_shape
-        if c != 3 or h % self.multiple or w % self.multiple or min(h, w) < self.multiple:
+        n = self.multiple
+        if c != 3 or h % n or w % n or min(h, w) < n:
+            remedy = f": crop it to {h // n * n} x {w // n * n}" if c == 3 and min(h, w) >= n else ""
             raise ValueError(
                 f"prior {self.name} cannot take an image of {h} x {w} with {c} channels; "
-                f"it takes 3 channels and sides that are multiples of {self.multiple}"
+                f"it takes 3 channels and sides that are multiples of {n}{remedy}"
             )

@@ -67,7 +67,8 @@ def _read_array(given: np.ndarray[Any, Any]) -> tuple[Tensor, Kind]:
         if given.ndim == 3:
             return x, Kind(lambda x: to_uint8(x[0]))
         return x, Kind(lambda x: np.stack([to_uint8(image) for image in x]))
-    _check_floats(given.dtype.kind == "f", str(given.dtype), given.shape, given.ndim in (3, 4))
+    channels = given.shape[-3] if given.ndim in (3, 4) else 0
+    _check_floats(given.dtype.kind == "f", str(given.dtype), given.shape, channels in (1, 3) or given.shape[-1] != 3)
     _check_range(float(given.min()), float(given.max()))
     x = torch.from_numpy(np.ascontiguousarray(given, dtype=np.float32))
     if given.ndim == 3:

@@ -83,12 +83,12 @@ class Recipe:
             "cfg": request.cfg,
             "prompt": request.prompt,
             "operator": self.task.operator.name,
-            "operator_settings": dict(self.task.operator.settings),
-            "noise": self.task.noise if request.measurement is None else "unknown",
+            "operator_settings": self._operator_settings(),
+            "noise": self._noise_name(),
             "sigma": self.noise.sigma if self.sigma_is_known else None,
             "sigma_range": [-1, 1],
             "noise_in_hole": self.task.noise_in_hole,
-            "size": self.size,
+            "size": self.size if request.measurement is None else None,
             "resize": request.resize,
             "composite": request.composite,
             "seed": request.seed,
@@ -101,6 +101,18 @@ class Recipe:
             **({} if request.tf32 is None else {"tf32": request.tf32}),
             "prior_sha256": self.prior.fingerprint,
         }
+
+    def _operator_settings(self) -> dict[str, Any]:
+        """Those of the task; a mask or kernel of the user's own stands in place of what is drawn."""
+        settings = dict(self.task.operator.settings)
+        if self.request.mask is None and self.request.kernel is None:
+            return settings
+        return {"project": settings.get("project", "published")}
+
+    def _noise_name(self) -> str:
+        if self.request.measurement is None:
+            return self.task.noise
+        return "gaussian" if self.sigma_is_known else "unknown"
 
     @property
     def sigma_is_known(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from operators import GaussianNoise, Noise, NoNoise, Operator, make_noise, make_operator, operator_class
-from operators.validation import check_shape
+from operators.validation import check_shape, short
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.problem import InverseProblem, simulate
@@ -89,10 +89,14 @@ def restore(
     [-1, 1], or a list of them; `.images` returns the same kind and size. Sides must be multiples of what the prior
     takes (16 for `pixel`, 32 for `latent`).
 
+    The result has `images` (the first sample of each picture), `x` (all samples), `mean`, `std`, `residuals`, `failed`
+    and `problem` (what was solved): see `RestorationOutput`.
+
     prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object, by default
-    the first of SOLVERS. guidance: by default PAG with the row's scale and layers where the prior has those layers, no
+    DPS. guidance: by default PAG with the row's scale and layers where the prior has those layers, no
     guidance where it has not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default
-    "0", "1", ... `callback(done, steps, output)` is called after each step; returning True stops the run.
+    "0", "1", ... `callback(done, steps, output)` is called after each step, where `output` has `x0` (B, 3, H, W), `z` and
+    `residual`; returning True stops the run.
     ValueError: what does not fit.
 
     >>> import numpy as np
@@ -102,6 +106,11 @@ def restore(
     >>> output.images.shape, output.x.shape
     ((64, 64, 3), torch.Size([1, 1, 3, 64, 64]))
     """
+    for what, value in (("guidance", guidance), ("callback", callback)):
+        if value is not None and not callable(value):
+            raise ValueError(
+                f"{what} is {short(value)}; it must be callable, such as PerturbedAttentionGuidance(s, layers)"
+            )
     check_whole("num_samples", num_samples, minimum=1)
     check_whole("seed", seed)
     name = solver if isinstance(solver, str) else next(iter(SOLVERS))

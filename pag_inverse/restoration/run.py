@@ -17,6 +17,7 @@ from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check
 from pag_inverse.restoration.subjects import Subject, read_subjects
 from pag_inverse.restoration.writing import write
 from pag_inverse.runtime.allocation import settle_freed_memory
+from pag_inverse.settings import field_lines
 from pag_inverse.solvers import SOLVERS, option_lines
 from pag_inverse.storage.run_store import RunStore
 
@@ -32,12 +33,15 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     recipe = recipe.for_example(subjects[0])
     folder = output or Path("results") / f"{recipe.task.name}_{request.solver}"
     store = RunStore(folder, kind="solve", settings=recipe.describe())
-    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects})
     if request.device == "cpu":
         settle_freed_memory(subjects[0].image[0].size, request.low_memory)
-    print("\n".join(summary(recipe, subjects, folder)), file=sys.stderr)
+    if dry_run:
+        print("\n".join(summary(recipe, subjects, folder, len(subjects))), file=sys.stderr)
+    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects})
     if dry_run:
         return 0
+    left = 0 if overwrite else len(store.survey([subject.name for subject in subjects]).pending)
+    print("\n".join(summary(recipe, subjects, folder, len(subjects) if overwrite else left)), file=sys.stderr)
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
     return report(store, subjects)
@@ -90,28 +94,46 @@ def report(store: RunStore, subjects: Sequence[Subject]) -> int:
         scores = [f"{kind} {m['psnr']:.2f} dB, SSIM {m['ssim']:.3f}" for kind, m in entry.get("metrics", {}).items()]
         error = entry.get("error")
         failed = failed or error is not None
+        if error is None and entry.get("sigma"):
+            scores.append(f"residual {entry['residual']:.2f} (1 is the noise)")
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")
     return 1 if failed else 0
 
 
-def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path) -> list[str]:
-    """What a person wants to know before a run; the manifest has all of it."""
+def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int) -> list[str]:
+    """What a person wants to know before a run, of which `left` pictures are to be made; the manifest has all of it."""
     request, settled = recipe.request, recipe.settled
-    sizes = ", ".join(f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES)
+    sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
     pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
     sigma = f"sigma {recipe.noise.sigma:g} on [-1, 1]" if recipe.sigma_is_known else "sigma unknown"
     _, height, width = subjects[0].image.shape
     count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
-    seconds = len(subjects) * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
-    return [
+    lines = [
         f"task       {recipe.task.name}, {sigma}",
-        f"solver     {request.solver}, {settled.steps} steps, {sizes}; {pag}",
+        f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {pag}",
         f"prior      {prior_name(request)} on {request.device}, {request.precision}",
         f"picture    {count}, {height} x {width}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
         f"output     {folder}",
-        f"time       about {tqdm.format_interval(seconds)} for all of it",
     ]
+    if left:
+        seconds = left * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
+        lines.append(f"time       about {tqdm.format_interval(seconds)}")
+    return [*lines, *notices(recipe)]
+
+
+def notices(recipe: Recipe) -> list[str]:
+    """What may make a restoration worse than a person expects."""
+    request, found = recipe.request, []
+    if not recipe.sigma_is_known:
+        found.append("notice     sigma is unknown: --sigma makes the restoration better")
+    given = request.tuned_steps is not None or set(recipe.settled.solver.STEP_SIZES) <= set(request.options)
+    if request.steps is not None and request.steps < recipe.row.steps and request.speed == "exact" and not given:
+        found.append(
+            f"notice     the step sizes are meant for {recipe.row.steps} steps, not {request.steps}: "
+            "--speed draft or fast fits them"
+        )
+    return found
 
 
 def seconds_of_step(recipe: Recipe, subject: Subject) -> float:
@@ -140,6 +162,6 @@ def list_options() -> int:
         print(f"options of {name}:")
         print("\n".join(f"  {line}" for line in option_lines(name)))
     print("options of every run:")
-    fields = SolveRequest.__pydantic_fields__  # type: ignore[attr-defined]
-    print("\n".join(f"  {name}={fields[name].default}  {fields[name].description}" for name in FURTHER_OPTIONS))
+    print("\n".join(f"  {line}" for line in field_lines(SolveRequest, FURTHER_OPTIONS)))
+    print("The values are the defaults; a task's row goes before them.")
     return 0

@@ -66,7 +66,9 @@ def measurement_operator(request: SolveRequest, task: TaskConfig, shape: tuple[i
         raise ValueError(f"--kernel goes with a deblurring task, not with {task.name}")
     if issubclass(kind, Inpainting):
         if request.mask is None:
-            raise ValueError(f"--measurement with the task {task.name} needs --mask")
+            raise ValueError(
+                f"--measurement with the task {task.name} needs --mask; a picture with an erased region goes to both"
+            )
         return Inpainting(read_mask(request.mask), in_shape, project=project)
     if request.kernel is not None:
         return Blur(read_kernel(request.kernel), in_shape, project=project)

@@ -43,6 +43,7 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
         files[f"{kind}_array"] = (f"{subject.name}_{kind}.npy", npy(array))
     entry |= {
         "metrics": metrics(subject, kept, restored) if simulated else {},
+        "sigma": recipe.noise.sigma if recipe.sigma_is_known else None,
         "residual": kept.residuals[0][-1],
         "residuals": kept.residuals,
         "restoration_sha256": sha256(pictures["restoration"].tobytes()),

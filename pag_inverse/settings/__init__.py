@@ -9,6 +9,7 @@ from operators.validation import (
     check_choice,
     check_number,
     check_whole,
+    field_lines,
     settings,
     validated,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "check_choice",
     "check_number",
     "check_whole",
+    "field_lines",
     "load_prior_config",
     "load_task",
     "read_yaml",

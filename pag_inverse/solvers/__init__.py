@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pag_inverse.settings import Hyperparameters, validated
+from pag_inverse.settings import Hyperparameters, field_lines, validated
 from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.psld import PSLD
@@ -60,6 +60,5 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def option_lines(name: str) -> list[str]:
-    """A line for each option of the solver `name`: what it is, its default, and what is allowed."""
-    fields = getattr(solver_class(name), "__pydantic_fields__", {})
-    return [f"{key}={field.default}  {field.description or ''}" for key, field in fields.items()]
+    """A line for each option of the solver `name`; see `field_lines`."""
+    return field_lines(solver_class(name))

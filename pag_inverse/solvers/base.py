@@ -60,8 +60,8 @@ class Solver(abc.ABC):
     A solver with options is a frozen dataclass (`@settings`) of them. It holds no state: that is in `State`.
 
     >>> from pag_inverse import DPS, SOLVERS, load_prior
-    >>> sorted(SOLVERS)[:2]
-    ['dps', 'psld']
+    >>> SOLVERS["dps"] is DPS
+    True
     >>> solver = DPS(eta=1.0)
     >>> solver.schedule(load_prior("pixel"), 4).timesteps.tolist()
     [0, 333, 666, 999]

@@ -204,11 +204,12 @@ class Operator(abc.ABC):
 @contextmanager
 def _no_inference_mode() -> Iterator[None]:
     """Switch inference mode off: a tensor that is created in it can never be part of a graph."""
-    if not torch.is_inference_mode_enabled():
-        yield
-        return
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # results have x's own dtype
+        if not torch.is_inference_mode_enabled():
+            yield
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            yield
 
 
 def _positions(indices: Sequence[int] | Tensor) -> list[int]:

@@ -234,9 +234,11 @@ def _filter(images: Tensor, spectrum: Tensor, size: tuple[int, int]) -> Tensor:
 def _direct_correlation(images: Tensor, kernel: Tensor) -> Tensor:
     """The valid part of the correlation of (B, C, H, W) with kernels (1 or B, 1, kh, kw)."""
     batch, channels = images.shape[:2]
-    weights = kernel.expand(batch, -1, -1, -1).repeat_interleave(channels, dim=0)
-    out = F.conv2d(images.flatten(0, 1)[None], weights, groups=batch * channels)
-    return out.view(batch, channels, *out.shape[2:])
+    half = images.dtype in (torch.float16, torch.bfloat16)  # torch's own convolution takes minutes in float16
+    dtype = torch.float32 if half else images.dtype
+    weights = kernel.expand(batch, -1, -1, -1).repeat_interleave(channels, dim=0).to(dtype)
+    out = F.conv2d(images.flatten(0, 1)[None].to(dtype), weights, groups=batch * channels)
+    return out.view(batch, channels, *out.shape[2:]).to(images.dtype)
 
 
 def _fold(padded: Tensor, dim: int, pad: int) -> Tensor:

@@ -39,6 +39,9 @@ def run(prog: str, parser: Parser, argv: Sequence[str] | None, act: Callable[[ar
     except (ValueError, OSError) as error:
         print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print(f"{prog}: the memory of this machine is too small; take a smaller size", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{prog}: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
         return 130

@@ -18,6 +18,7 @@ from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.priors.networks import network_dtype
 from pag_inverse.priors.pixel import PixelPrior
 from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
+from pag_inverse.runtime.devices import check_device
 from pag_inverse.schedule import BETAS, Floats
 from pag_inverse.settings import PREDICTIONS, PRIORS, PriorConfig, check_choice, load_prior_config
 
@@ -68,6 +69,7 @@ def load_prior(
     """
     check_choice("prediction", prediction or PREDICTIONS[0], PREDICTIONS)
     dtype = precision_dtype(precision) if precision is not None else None
+    device = check_device(device) if device is not None else None
     of_files = {"weights_dir": weights_dir, "download": download, "config": config}
     of_networks = {"compile": compile, "channels_last": channels_last, "low_memory": low_memory}
     if isinstance(source, Prior):
@@ -80,7 +82,7 @@ def load_prior(
         if isinstance(source, (str, os.PathLike)):
             _refuse({"scheduler": scheduler}, f"{os.fspath(source)} is a name or a path, whose scheduler is a file")
             prior = _from_name(source, weights_dir, download, config, prediction)
-            device, dtype = device or "cpu", dtype or torch.float32
+            device, dtype = device or torch.device("cpu"), dtype or torch.float32
         else:
             from pag_inverse.priors.checkpoints.pipeline import load_objects
 

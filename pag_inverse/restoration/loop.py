@@ -119,13 +119,18 @@ def run_chain(
             state, x0 = output.state, output.x0 if output.x0 is not None else x0
             health = _first_failure(health, state.z, done)
             residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual.detach())
-            stopped = callback is not None and callback(done, steps, output) is True
+            stopped = callback is not None and _is_true(callback(done, steps, output))
             if stopped or bool((health > 0).all()):
                 break
         x = x0 if stopped and x0 is not None else solver.finish(state, model)
         health = _first_failure(health, x, len(residuals))
     failed = {b: int(step) for b, step in enumerate(health.tolist()) if step}
     return ChainResult(x.detach(), state, torch.stack(residuals, dim=1), failed, stopped)
+
+
+def _is_true(answer: object) -> bool:
+    """True, also of numpy or torch; anything else that a callback returns means nothing."""
+    return type(answer).__name__ in ("bool", "bool_", "Tensor") and bool(answer)
 
 
 def _first_failure(health: Tensor, x: Tensor, step: int) -> Tensor:

@@ -95,8 +95,8 @@ def restore(
     prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object, by default
     DPS. guidance: by default PAG with the row's scale and layers where the prior has those layers, no
     guidance where it has not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default
-    "0", "1", ... `callback(done, steps, output)` is called after each step, where `output` has `x0` (B, 3, H, W), `z` and
-    `residual`; returning True stops the run.
+    "0", "1", ... `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and
+    `residual`. Returning True stops the run.
     ValueError: what does not fit.
 
     >>> import numpy as np
@@ -106,8 +106,10 @@ def restore(
     >>> output.images.shape, output.x.shape
     ((64, 64, 3), torch.Size([1, 1, 3, 64, 64]))
     """
+    if not (solver is None or isinstance(solver, (str, Solver))):
+        raise ValueError(f"solver is {short(solver)}; it must be a name, or an object such as DPS(eta=1.0)")
     for what, value in (("guidance", guidance), ("callback", callback)):
-        if value is not None and not callable(value):
+        if value is not None and (not callable(value) or isinstance(value, type)):
             raise ValueError(
                 f"{what} is {short(value)}; it must be callable, such as PerturbedAttentionGuidance(s, layers)"
             )

@@ -33,7 +33,7 @@ def batch_draw(seeds: Sequence[int], device: torch.device | str = "cpu") -> Call
     def draw(shape: tuple[int, ...]) -> Tensor:
         if shape[0] != len(generators):
             raise ValueError(f"{shape[0]} rows asked of {len(generators)} streams")
-        return torch.stack([torch.randn(shape[1:], generator=g) for g in generators]).to(device)
+        return torch.stack([torch.randn(shape[1:], generator=g, dtype=torch.float32) for g in generators]).to(device)
 
     return draw
 

@@ -157,7 +157,8 @@ class RunStore:
 
     def clear(self) -> None:
         """Forget everything that was finished; the files are written over in time."""
-        for path in [*self.folder.glob("*.jsonl"), self.folder / MANIFEST]:
+        names = (f"{kind}-[0-9][0-9][0-9].jsonl" for kind in ("rank", "scores", "lpips"))
+        for path in [*(path for name in names for path in self.folder.glob(name)), self.folder / MANIFEST]:
             path.unlink(missing_ok=True)
 
     # Writing

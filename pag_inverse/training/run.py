@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pag_inverse.runtime.devices import check_device
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
@@ -87,7 +88,7 @@ def join_processes(device: str) -> tuple[int, torch.device]:
     """This process's number and device: 0 and the one asked for, unless `torchrun` started several."""
     processes = Processes.of(os.environ)
     if processes.world == 1:
-        return 0, torch.device(device)
+        return 0, check_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return processes.rank, torch.device(f"cuda:{processes.local}" if device == "cuda" else device)
 

@@ -47,6 +47,7 @@ def train(settings: TrainSettings, options: RunOptions) -> None:
     """
     if (options.autoencoder is None) == (settings.kind == "latent"):
         raise ValueError("--autoencoder goes with --kind latent, and with it alone")
+    check_folder(options.output)
     training, held_out = split_held_out(options.data)
     rank, device = join_processes(options.device)
     data = Crops(training, settings.crops, settings.batch, settings.seed, rank, settings.recolour)
@@ -63,6 +64,13 @@ def train(settings: TrainSettings, options: RunOptions) -> None:
     if rank == 0:
         write_weights(trainer, options)
     leave_processes()
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError where files lie in the folder that are not a run's: the weights would be written among them."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not names & {"state.pt", "state.tmp", "log.jsonl"}:
+        raise ValueError(f"{folder} has files in it that are not a training run's; choose another folder")
 
 
 def announce(trainer: Trainer, resumed: bool, held_out: int) -> None:

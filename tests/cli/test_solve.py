@@ -408,3 +408,12 @@ def test_a_piped_log_stays_short(here: Path) -> None:
     args = ["--task", "gaussian_deblur", "--solver", "dps", "--size", "64", "--steps", "30", "--pag", "0"]
     done = subprocess.run([sys.executable, str(SCRIPT), *args], capture_output=True, text=True)
     assert done.returncode == 0 and len(done.stderr.replace("\r", "\n").splitlines()) < 20
+
+
+def test_a_reader_that_leaves_early_is_no_error(here: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-u", str(SCRIPT), "--set", "help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.close()
+    assert (writer.stderr.read(), writer.wait()) == (b"", 0)

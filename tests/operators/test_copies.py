@@ -182,6 +182,16 @@ def test_to_mends_arrays_of_inference_mode() -> None:
     gradients(mended, torch.float32)
 
 
+@pytest.mark.parametrize("build", BUILD.values(), ids=BUILD)
+def test_autocast_changes_no_result(build: Callable[[], Operator]) -> None:
+    operator = build()
+    x = torch.rand(1, *operator.in_shape)
+    expected = operator.forward(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = operator.forward(x)
+    assert y.dtype == torch.float32 and torch.equal(y, expected)
+
+
 def test_inference_mode_changes_no_result() -> None:
     operator = MotionBlur(SHAPE, [np.random.default_rng(0)], 31, 0.5)
     x = normal((1, *SHAPE), 1)

@@ -110,7 +110,8 @@ def test_a_pipeline_is_a_prior_and_stays_as_it_was(pixel: PixelPrior) -> None:
     assert pipeline.unet is unet and unet.training and all(p.requires_grad for p in unet.parameters())
 
 
-def test_a_callback_stops_the_run(pixel: PixelPrior) -> None:
+@pytest.mark.parametrize("true", [True, np.True_, torch.tensor(True)], ids=["bool", "numpy", "torch"])
+def test_a_callback_stops_the_run(pixel: PixelPrior, true: Any) -> None:
     x = torch.rand(1, 3, 32, 32) * 2 - 1
     problem = simulate(x, Inpainting(torch.ones(32, 32), (3, 32, 32)))
     seen: list[int] = []
@@ -120,7 +121,7 @@ def test_a_callback_stops_the_run(pixel: PixelPrior) -> None:
         solver=DPS(0.5),
         steps=9,
         num_samples=3,
-        callback=lambda done, steps, step: (seen.append(done), done == 2)[1],
+        callback=lambda done, steps, step: (seen.append(done), true if done == 2 else None)[1],
     )
     assert seen == [1, 2] and output.stopped and output.x.shape == (1, 1, 3, 32, 32)
 
@@ -166,6 +167,10 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "solver": "ddrm"}, "unknown solver 'ddrm'"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "prior": "nowhere"}, "unknown prior"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "names": ["a", "b"]}, "different names"),
+        (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "solver": DPS}, "solver is"),
+        (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "prior": "latent"}, "needs a pixel prior"),
+        (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "guidance": NoGuidance}, "guidance is"),
+        (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "callback": "done"}, "callback is"),
     ],
 )
 def test_bad_input(given: Any, named: dict[str, Any], message: str) -> None:

@@ -59,9 +59,11 @@ def test_other_settings_are_refused_by_name_and_nothing_is_written(tmp_path: Pat
     with pytest.raises(ValueError, match=r"kind 'solve' \(now 'search'\)"):
         RunStore(tmp_path / "out", kind="search", settings=SETTINGS).check()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "out" / "captions.jsonl").write_text("mine")
     other.check(overwrite=True)
     with other.open(overwrite=True):
         assert other.survey(["a"]).pending == ["a"]
+    assert (tmp_path / "out" / "captions.jsonl").read_text() == "mine"
     assert RunStore.of(tmp_path / "out").settings["steps"] == 4
 
 

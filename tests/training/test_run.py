@@ -67,6 +67,21 @@ def test_a_run_that_diverges_stops_and_leaves_weights(
     assert (tmp_path / "run" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+def test_a_folder_with_other_files_and_a_device_that_is_not_there_are_refused(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    for output, extra, message in (
+        ("notes", [], "not a training run's"),
+        ("run", ["--device", "cuda:99"], "device cuda:99"),
+    ):
+        assert command.main([*arguments("pixel", photographs, tmp_path / output), *extra]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["notes.txt"] and not (tmp_path / "run").exists()
+
+
 def test_gradients_that_are_not_finite_do_not_pass_in_silence(photographs: Path, tmp_path: Path) -> None:
     """One such step moves nothing; many of them end the run."""
     settings = TrainSettings("pixel", ((32, 1.0),), steps=500, batch=1, warmup=0)

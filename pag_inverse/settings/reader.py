@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from operators.validation import one_line, short
+from pag_inverse.settings.files import read_text
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -39,13 +40,7 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(file: Path | Traversable, source: str = "") -> dict[Any, Any]:
     """The mapping that a YAML file holds; a one-line ValueError that begins with the file's name otherwise."""
     source = source or str(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{source}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source}: not a text in UTF-8") from error
-    return parse_yaml(text, source)
+    return parse_yaml(read_text(file) if isinstance(file, Path) else file.read_text(encoding="utf-8"), source)
 
 
 def parse_yaml(text: str, source: str) -> dict[Any, Any]:

@@ -280,7 +280,7 @@ def test_what_is_no_mapping(tmp_path, text):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match=r"none.yaml: No such file"):
+    with pytest.raises(ValueError, match=r"none.yaml: no such file"):
         load_task(tmp_path / "none.yaml", None, "dps", image_size=256, pag=False)
     tmp_path.joinpath("folder.yaml").mkdir()
     with pytest.raises(ValueError, match=r"folder.yaml: Is a directory"):

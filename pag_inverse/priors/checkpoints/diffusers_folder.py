@@ -10,10 +10,11 @@ from safetensors import SafetensorError
 
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, takes_prompt
-from pag_inverse.priors.checkpoints.files import one_line, read_json
+from pag_inverse.priors.checkpoints.files import one_line
 from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
 from pag_inverse.priors.checkpoints.text_encoder import folder_text_encoder
 from pag_inverse.schedule import BETAS, Floats
+from pag_inverse.settings.files import read_json
 
 
 def load_folder(
@@ -70,7 +71,7 @@ def _chain(folder: Path, prediction: str | None) -> tuple[Floats, str] | None:
     """The betas and the prediction of the folder's scheduler, which may lie beside the network; None without one."""
     for file in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
         if file.exists():
-            config = read_json(file)
+            config = read_json(file, infinite=True)
             return betas_of(config, str(file)), prediction_of(config, str(file), prediction)
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pag_inverse.settings import read_yaml
+from pag_inverse.settings.files import read_json
 
 _WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
 
@@ -82,19 +82,6 @@ def first_line(error: Exception) -> str:
 def one_line(error: Exception, longest: int = 300) -> str:
     """An exception's message on one line."""
     return " ".join(str(error).split())[:longest]
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; ValueError otherwise."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no table of settings")
-    return content
 
 
 def read_settings(file: Path) -> dict[str, Any]:

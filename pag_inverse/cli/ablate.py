@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, run
+from pag_inverse.cli.arguments import Parser, path, run
 from pag_inverse.settings import PRECISIONS, TASKS, validated
 
 EXAMPLES = """examples:
@@ -24,8 +23,8 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     """The flags of ablate."""
     p = Parser("ablate", __doc__, EXAMPLES)
-    p.add_argument("--data", type=Path, required=True, help="folder of pictures, searched below it too")
-    p.add_argument("--output", type=Path, required=True, help="folder that gathers the measurements")
+    p.add_argument("--data", type=path, required=True, help="folder of pictures, searched below it too")
+    p.add_argument("--output", type=path, required=True, help="folder that gathers the measurements")
     p.add_argument("--solvers", nargs="+", help="solvers by name; by default all")
     p.add_argument("--tasks", nargs="+", choices=TASKS, default=["gaussian_deblur"], help="one, or one for each solver")
     p.add_argument("--reference-scale", type=float, default=1.0, help="step sizes of 1000 steps over the rule's")

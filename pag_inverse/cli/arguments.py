@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pag_inverse.runtime.failures import is_machine_error, is_out_of_memory
+from pag_inverse.runtime.terminal import forgiving_streams
 from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
 
 
@@ -29,22 +30,33 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(prog: str, parser: Parser, argv: Sequence[str] | None, act: Callable[[argparse.Namespace], int]) -> int:
-    """Parse and act. 0: done; 1: something failed; 2: bad input, one line on stderr; 130: stopped by Ctrl-C."""
-    args = parser.parse_args(argv)
-    try:
-        return act(args)
-    except BrokenPipeError:  # the reader of the output has gone: `solve --set help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print(f"{prog}: the memory of this machine is too small; take a smaller size", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{prog}: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
-        return 130
+    """Parse and act; the exit status.
+
+    0: done. 1: something failed, or the machine did: a full disk, another process. 2: bad input, one line on stderr.
+    130: stopped by Ctrl-C.
+    """
+    with forgiving_streams():
+        args = parser.parse_args(argv)
+        try:
+            return act(args)
+        except (ValueError, OSError) as error:
+            print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1 if isinstance(error, OSError) and is_machine_error(error) else 2
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"{prog}: the memory of this machine is too small; take a smaller size or batch", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{prog}: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
+            return 130
+
+
+def path(text: str) -> Path:
+    """A path that is given; an empty one would mean the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def batch_size(text: str) -> int | None:
@@ -113,9 +125,9 @@ def add_machine(p: argparse._ArgumentGroup) -> None:
 def add_prior(p: argparse._ArgumentGroup) -> None:
     """The prior and its files."""
     p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
-    p.add_argument("--weights-dir", type=Path, metavar="DIR", help="published weights (or PAG_INVERSE_WEIGHTS)")
+    p.add_argument("--weights-dir", type=path, metavar="DIR", help="published weights (or PAG_INVERSE_WEIGHTS)")
     p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
-    p.add_argument("--prior-config", type=Path, metavar="FILE", help="arguments or YAML that came with a checkpoint")
+    p.add_argument("--prior-config", type=path, metavar="FILE", help="arguments or YAML that came with a checkpoint")
     p.add_argument("--prediction", choices=PREDICTIONS, help="what the prior predicts, where its files do not tell")
 
 
@@ -125,7 +137,7 @@ def add_run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
-    p.add_argument("--output", type=Path, metavar="DIR")
+    p.add_argument("--output", type=path, metavar="DIR")
     p.add_argument("--overwrite", action="store_true", help="replace a folder that holds another run")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pag_inverse.benchmark.case import ARCHITECTURES, EMBEDDED
-from pag_inverse.cli.arguments import Parser, run
+from pag_inverse.cli.arguments import Parser, path, run
 from pag_inverse.settings import PRECISIONS, TASKS, validated
 
 EXAMPLES = """examples:
@@ -45,7 +45,7 @@ def parser() -> Parser:
     p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
     p.add_argument("--no-reference", dest="reference", action="store_false", help="leave out the published way")
     p.add_argument("--profile", action="store_true", help="the five largest entries of a step, by torch.profiler")
-    p.add_argument("--output", type=Path, default=Path("results") / "benchmark.json", help="the JSON")
+    p.add_argument("--output", type=path, default=Path("results") / "benchmark.json", help="the JSON")
     return p
 
 

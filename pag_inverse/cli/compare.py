@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, run
+from pag_inverse.cli.arguments import Parser, path, run
 from pag_inverse.settings import PRECISIONS, TASKS, validated
 
 EXAMPLES = """examples:
@@ -24,9 +23,9 @@ EXAMPLES = """examples:
 def parser() -> Parser:
     """The flags of compare."""
     p = Parser("compare", __doc__, EXAMPLES)
-    p.add_argument("--data", type=Path, nargs="+", required=True, metavar="FILE|DIR", help="pictures to restore")
-    p.add_argument("--training", type=Path, required=True, help="folder of pictures to tune classical methods on")
-    p.add_argument("--output", type=Path, required=True)
+    p.add_argument("--data", type=path, nargs="+", required=True, metavar="FILE|DIR", help="pictures to restore")
+    p.add_argument("--training", type=path, required=True, help="folder of pictures to tune classical methods on")
+    p.add_argument("--output", type=path, required=True)
     p.add_argument("--tasks", nargs="+", choices=TASKS, help="by default all")
     p.add_argument("--solvers", nargs="+", help="solvers by name; by default all")
     p.add_argument("--samples", type=int, default=16, help="of the methods in --many")
@@ -40,7 +39,7 @@ def parser() -> Parser:
     p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
     p.add_argument("--device", default="cpu")
     p.add_argument("--lpips-net", choices=("vgg", "alex"), default="vgg")
-    p.add_argument("--lpips-weights", type=Path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
+    p.add_argument("--lpips-weights", type=path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
     p.add_argument("--page-only", action="store_true", help="write the page of what is there")
     return p
 

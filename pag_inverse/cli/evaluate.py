@@ -19,6 +19,7 @@ from pag_inverse.cli.arguments import (
     add_machine,
     add_prior,
     add_run,
+    path,
     run,
     solve_settings,
     task_help,
@@ -48,7 +49,7 @@ def parser() -> Parser:
     p = Parser("evaluate", __doc__, EXAMPLES)
     what = p.add_argument_group("what to evaluate")
     what.add_argument("--dataset", choices=KINDS, help="how the folder is laid out")
-    what.add_argument("--root", type=Path, help="folder of the data set")
+    what.add_argument("--root", type=path, help="folder of the data set")
     what.add_argument("--split", metavar=f"{FIRST_1K}|FILE|START:STOP", help="by default every image")
     suites = "|".join(shipped_names("suites"))
     what.add_argument("--suite", metavar=f"{suites}|FILE.yaml", help="a whole table, with and without PAG")
@@ -68,12 +69,12 @@ def parser() -> Parser:
     metrics = p.add_argument_group("metrics")
     metrics.add_argument("--metric-size", type=int, help="side for the metrics; by default 256 for ffhq and imagenet")
     metrics.add_argument(
-        "--metrics-only", type=Path, metavar="DIR", help="score what a run saved once more, and report"
+        "--metrics-only", type=path, metavar="DIR", help="score what a run saved once more, and report"
     )
-    metrics.add_argument("--compare", type=Path, nargs=2, metavar=("DIR_A", "DIR_B"), help="paired differences B - A")
+    metrics.add_argument("--compare", type=path, nargs=2, metavar=("DIR_A", "DIR_B"), help="paired differences B - A")
     metrics.add_argument("--lpips-net", choices=("vgg", "alex"), default="vgg")
-    metrics.add_argument("--lpips-weights", type=Path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
-    metrics.add_argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's, for FID and its kin")
+    metrics.add_argument("--lpips-weights", type=path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
+    metrics.add_argument("--inception-weights", type=path, metavar="FILE", help="torch-fidelity's, for FID and its kin")
     return p
 
 

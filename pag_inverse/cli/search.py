@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from pag_inverse.cli.arguments import Parser, run, task_help
+from pag_inverse.cli.arguments import Parser, path, run, task_help
 from pag_inverse.settings import PRECISIONS, PRIORS, validated
 
 EXAMPLES = """examples:
@@ -27,8 +26,8 @@ def parser() -> Parser:
     p.add_argument("--task", required=True, help=task_help())
     p.add_argument("--solver", required=True, help="a solver by name")
     p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
-    p.add_argument("--data", type=Path, required=True, help="folder of training pictures, searched below it too")
-    p.add_argument("--output", type=Path, required=True, help="folder that gathers what was tried")
+    p.add_argument("--data", type=path, required=True, help="folder of training pictures, searched below it too")
+    p.add_argument("--output", type=path, required=True, help="folder that gathers what was tried")
     p.add_argument("--grid", nargs="+", default=[], metavar="KEY=V1,V2", help="options of the solver; F*KEY too")
     p.add_argument("--pag", type=float, nargs="+", default=[0.0], metavar="S", help="scales of PAG")
     p.add_argument("--layers", nargs="+", default=[], metavar="LAYER,...", help="each a set of layers to perturb")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pag_inverse.cli.arguments import (
     Parser,
@@ -13,6 +12,7 @@ from pag_inverse.cli.arguments import (
     add_machine,
     add_prior,
     add_run,
+    path,
     run,
     solve_settings,
     task_help,
@@ -37,10 +37,10 @@ def parser() -> Parser:
     what.add_argument("--task", help=task_help())
     what.add_argument("--solver", help="a solver by name; --set help lists them with their options")
     what.add_argument("--dataset", metavar="ROWS", help="whose row of the tables: ffhq, imagenet, natural, ...")
-    what.add_argument("--input", type=Path, metavar="FILE|DIR", help="pictures to degrade and restore")
-    what.add_argument("--measurement", type=Path, metavar="FILE", help="a measurement of your own (picture or .npy)")
-    what.add_argument("--mask", type=Path, metavar="FILE", help="its mask, white = measured")
-    what.add_argument("--kernel", type=Path, metavar="FILE", help="its blur: y = kernel * x, a point spread function")
+    what.add_argument("--input", type=path, metavar="FILE|DIR", help="pictures to degrade and restore")
+    what.add_argument("--measurement", type=path, metavar="FILE", help="a measurement of your own (picture or .npy)")
+    what.add_argument("--mask", type=path, metavar="FILE", help="its mask, white = measured")
+    what.add_argument("--kernel", type=path, metavar="FILE", help="its blur: y = kernel * x, a point spread function")
     what.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="what is missing")
     what.add_argument("--prompt", help="for Stable Diffusion; by default the empty prompt")
     guidance = p.add_argument_group("in place of the table's row")

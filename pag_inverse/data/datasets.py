@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from pag_inverse.data.files import MANIFEST, RUN_FORMAT
 from pag_inverse.data.images import SUFFIXES, is_image
+from pag_inverse.data.lists import Names, read_names
+from pag_inverse.settings.files import parse_json, read_bytes
 
 _LOG = logging.getLogger(__name__)
 KINDS = ("ffhq", "imagenet", "folder")
@@ -18,13 +19,13 @@ FIRST_1K = "first-1k"
 _SHOWN = 5
 
 
-def find_images(kind: str, root: str | Path) -> dict[str, Path]:
+def find_images(kind: str, root: str | Path, leave_out: Path | None = None) -> dict[str, Path]:
     """Find the pictures below a folder, by image id and sorted by it.
 
     `ffhq` (flat or in thousands folders) and `imagenet` (flat or by class) are known by their file name without its
     suffix, wherever they lie; in any other `folder` an id is the path below the root, `a/b.png` is `a__b`. Links to
-    folders are followed. Hidden files and folders do not count, nor do the results of runs below the root. An unknown
-    kind, a missing folder, no pictures and one id twice are ValueErrors.
+    folders are followed. Hidden files and folders do not count, nor do the folder `leave_out` and the results of runs
+    below the root. An unknown kind, a missing folder, no pictures and one id twice are ValueErrors.
     """
     root = Path(root)
     if kind not in KINDS:
@@ -32,7 +33,7 @@ def find_images(kind: str, root: str | Path) -> dict[str, Path]:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     found: dict[str, Path] = {}
-    for path in sorted(_pictures(root)):
+    for path in sorted(_pictures(root, leave_out)):
         image_id = path.stem if kind != "folder" else "__".join(path.relative_to(root).with_suffix("").parts)
         if image_id in found:
             raise ValueError(f"two pictures are named {image_id}: {found[image_id]} and {path}")
@@ -46,8 +47,8 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     """The pictures of a split, sorted by id; all of them where it is None.
 
     `first-1k`: FFHQ's 00000 to 00999, the first thousand ids of others; `START:STOP`: positions in the sorted list;
-    else a text file (UTF-8) with a file name a line, with or without suffix and folder, and after a blank or a comma
-    anything, such as a label. Names that are not among `images` are a ValueError with the first five and their number.
+    else a text file or a CSV with a file name a line, as `data.lists.read_names` reads it. Names that are not among
+    `images` are a ValueError with the first five and their number.
     """
     if split is None:
         return dict(images)
@@ -57,7 +58,7 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     elif match := re.fullmatch(r"(\d+):(\d+)", split):
         wanted = _positions(ids, int(match[1]), int(match[2]))
     else:
-        wanted = [_id_of_line(line, images) for line in _read_list(Path(split))]
+        wanted = read_names(Path(split), Names(images), f"{FIRST_1K}, START:STOP, or a text file of names")
     missing = [name for name in wanted if name not in images]
     if missing:
         more = ", ..." if len(missing) > _SHOWN else ""
@@ -65,9 +66,9 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     return {image_id: images[image_id] for image_id in sorted(set(wanted))}
 
 
-def _pictures(root: Path) -> Iterator[Path]:
+def _pictures(root: Path, leave_out: Path | None) -> Iterator[Path]:
     """The image files below a folder, through links to folders; each folder is visited once."""
-    visited = set()
+    visited = set() if leave_out is None else {leave_out.resolve()}
     for folder, below, names in os.walk(root, followlinks=True):
         here = Path(folder)
         visited.add(here.resolve())
@@ -89,8 +90,8 @@ def _holds_a_run(folder: Path) -> bool:
 
 def _is_manifest(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(read_bytes(path, limit=2**31))
+    except ValueError:
         return False
     return isinstance(content, dict) and content.get("format") == RUN_FORMAT
 
@@ -99,30 +100,3 @@ def _positions(ids: list[str], start: int, stop: int) -> list[str]:
     if not start < stop <= len(ids):
         raise ValueError(f"split {start}:{stop}: there are {len(ids)} images; START:STOP lies within 0:{len(ids)}")
     return ids[start:stop]
-
-
-def _read_list(path: Path) -> list[str]:
-    """The lines of a list that are not empty."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        known = f"{FIRST_1K}, START:STOP, or a text file of names"
-        raise ValueError(f"split {path}: cannot be read as a list (UTF-8); there are {known}") from error
-    names = [line for line in lines if line]
-    if not names:
-        raise ValueError(f"split {path}: the list is empty")
-    return names
-
-
-def _id_of_line(line: str, images: Mapping[str, Path]) -> str:
-    """The id that a line means: all of it where that is an image's name, else what precedes a blank or a comma."""
-    whole = _id_of_name(line, images)
-    return whole if whole in images else _id_of_name(re.split(r"[\s,;]", line)[0], images)
-
-
-def _id_of_name(name: str, images: Mapping[str, Path]) -> str:
-    """A listed file as an id: its path below the root or its last part, without the suffix."""
-    path = Path(name.strip("\"'").replace("\\", "/"))
-    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-    joined = "__".join(plain.parts)
-    return joined if joined in images else plain.name

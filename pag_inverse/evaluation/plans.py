@@ -16,6 +16,7 @@ from pag_inverse.restoration.request import load_request
 from pag_inverse.settings import PRIORS, Names, SolveRequest, load_prior_config, settings, validated
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 from pag_inverse.solvers import solver_class
+from pag_inverse.storage.files import check_apart, check_writable
 
 SUITES = shipped_names("suites")
 METRIC_SIZE = 256  # of the tables, whatever the prior's size
@@ -91,12 +92,16 @@ def make_plan(request: EvaluationRequest) -> Plan:
     if request.images is None or request.root is None:
         raise ValueError("--dataset (ffhq, imagenet or folder) and --root are needed")
     suite = _suite_of(request)
-    images = pick_split(request.images, find_images(request.images, request.root), request.split)
-    if request.output.exists() and not request.output.is_dir():
-        raise ValueError(f"{request.output} is a file; give another --output")
+    check_writable(request.output)
+    check_apart(request.output, [request.root])
+    found = find_images(request.images, request.root, leave_out=request.output)
+    images = pick_split(request.images, found, request.split)
     runs = tuple(
         _plan_run(request, suite, *names) for names in itertools.product(suite.tasks, suite.solvers, suite.guidances)
     )
+    names = [run.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two runs are named {twice[0]}: give each task (file name) and solver once")
     ids = hashlib.sha256("\n".join(images).encode()).hexdigest()
     source = {"images": request.images, "split": request.split, "count": len(images), "ids_sha256": ids}
     return Plan(images, runs, source, request.metric_size or (None if request.images == "folder" else METRIC_SIZE))

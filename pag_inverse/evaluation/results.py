@@ -11,7 +11,7 @@ from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.reports.contents import EvaluationReport, ImageResult, RunReport
 from pag_inverse.reports.evaluation import evaluation_markdown, evaluation_page
 from pag_inverse.reports.results import results_csv
-from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.run_store import RunStore
 
 

@@ -16,12 +16,15 @@ from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.runs import EvaluationRun, LoadedPrior, check_runs, in_order
 from pag_inverse.evaluation.saving import reset_peak_memory, save
 from pag_inverse.evaluation.scoring import MetricsRequest, score_part
+from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.restoration.batches import choose_batch_size, restore_all
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject, make_subject
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.processes import Processes
+from pag_inverse.storage.entries import Survey
 from pag_inverse.storage.files import differences, file_sha256
+from pag_inverse.storage.run_store import RunStore
 
 
 def evaluate(request: EvaluationRequest, metrics: MetricsRequest, processes: Processes) -> int:
@@ -47,18 +50,22 @@ class _Evaluation:
         self.mine = processes.deal(order_of(plan.images, request.shuffle, int(request.solve.get("seed", 0))))
         self.inputs: Mapping[str, str] = {}
         self.runs: list[EvaluationRun] = []
+        self.done = 0
+
+    @property
+    def total(self) -> int:
+        """The images of all runs of all processes."""
+        return len(self.runs) * len(self.plan.images)
 
     def run(self) -> int:
         self.processes.agreed(self.check)
         self.agree_on_settings()
-        try:
-            with ExitStack() as opened:
-                self.processes.agreed(lambda: self.open(opened))
-                self.restore()
-                return 1 if self.report() else 0
-        except OSError as error:  # everything was checked: a disk that is full, or gone
-            print(f"evaluate: {error}; what is finished is kept, and the same command goes on", file=sys.stderr)
-            return 1
+        with ExitStack() as opened:
+            self.processes.agreed(lambda: self.open(opened))
+            left = self.processes.agreed(self.survey)
+            self.tell(left)
+            self.processes.agreed(lambda: self.restore(left))
+            return 1 if self.report() else 0
 
     def check(self) -> None:
         """Load the priors and make sure that every run can run here; nothing is written."""
@@ -81,23 +88,28 @@ class _Evaluation:
         for run in self.runs:
             opened.enter_context(run.store.open(self.request.overwrite))
 
-    def restore(self) -> None:
-        """Each process restores its own images of every run, without a word to the others."""
-        surveys = [run.store.survey(self.mine) for run in self.runs]
+    def survey(self) -> list[Survey]:
+        """Where this process's images of every run stand."""
+        return [run.store.survey(self.mine) for run in self.runs]
+
+    def tell(self, surveys: list[Survey]) -> None:
+        """Say what is damaged and what is finished; count what all processes have done."""
         for survey in surveys:
             print("\n".join(survey.damaged), file=sys.stderr, end="\n" if survey.damaged else "")
-        left = [survey.pending for survey in surveys]
-        total, mine = len(self.runs) * len(self.plan.images), sum(map(len, left))
         finished = sum(self.processes.gather(sum(len(survey.finished) for survey in surveys)))
         if finished and self.processes.rank == 0:
-            print(f"{finished} of {total} already finished", file=sys.stderr)
-        done = total - sum(self.processes.gather(mine))
+            print(f"{finished} of {self.total} already finished", file=sys.stderr)
+        self.done = self.total - sum(self.processes.gather(sum(len(survey.pending) for survey in surveys)))
+
+    def restore(self, surveys: list[Survey]) -> None:
+        """Each process restores its own images of every run, without a word to the others."""
+        mine = sum(len(survey.pending) for survey in surveys)
         folders = [run.store.folder for run in self.runs]
-        progress = Progress(folders, mine, total, done, self.processes, self.request.log_json)
+        progress = Progress(folders, mine, self.total, self.done, self.processes, self.request.log_json)
         try:
-            for run, ids in zip(self.runs, left, strict=True):
-                if ids:
-                    self.restore_run(run, ids, progress)
+            for run, survey in zip(self.runs, surveys, strict=True):
+                if survey.pending:
+                    self.restore_run(run, survey.pending, progress)
         finally:
             progress.close()
 
@@ -122,6 +134,7 @@ class _Evaluation:
             path = self.plan.images[image_id]
             try:
                 image = prepare(read_image(path), recipe.size, run.request.resize)
+                _check_unchanged(path, self.inputs[image_id])
             except ValueError as error:
                 run.store.finish(image_id, {"error": str(error), "retry": True})
                 progress.image(run.name, image_id)
@@ -130,23 +143,31 @@ class _Evaluation:
 
     def report(self) -> list[str]:
         """Score, report; a line for each image that failed."""
-        self.processes.gather(None)
-        networks = self.metrics.load(self.runs[0].request.device)
+        networks = self.processes.agreed(lambda: self.metrics.load(self.runs[0].request.device))
         stores = [run.store for run in in_order(self.runs, self.plan)]
-        score_part(stores, networks, self.processes.rank, self.processes.world)
-        self.processes.gather(None)
+        rank, world = self.processes.rank, self.processes.world
+        self.processes.agreed(lambda: score_part(stores, networks, rank, world))
         failed = [f"{store.name}: {i}: {error}" for store in stores for i, error in store.failures().items()]
+        self.processes.agreed(lambda: self.write(stores, networks, failed))
+        return failed
+
+    def write(self, stores: list[RunStore], networks: MetricNetworks, failed: list[str]) -> None:
+        """The first process tells what failed, and writes the report."""
         if self.processes.rank == 0:
             print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
             print(f"written to {write_report(stores, networks)}")
-        self.processes.gather(None)
-        return failed
 
 
 def order_of(images: Iterable[str], shuffle: bool, seed: int) -> list[str]:
     """The order of the work: sorted by id, or drawn, so that a part of a run is a fair sample of the whole."""
     ids = list(images)
     return [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))] if shuffle else ids
+
+
+def _check_unchanged(path: Path, digest: str) -> None:
+    """ValueError where a file is no longer the one that was checked: its result would be told as the other's."""
+    if file_sha256(path) != digest:
+        raise ValueError(f"{path} has changed since the run began")
 
 
 def _subject(image_id: str, path: Path, image: object, digest: str) -> Subject:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pag_inverse.evaluation.entries import KIND, EvaluationEntry
 from pag_inverse.evaluation.plans import Plan, PlannedRun
 from pag_inverse.priors import Prior
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
@@ -19,7 +20,7 @@ from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.settings import SolveRequest
 from pag_inverse.storage.files import file_sha256
-from pag_inverse.storage.run_store import RunStore
+from pag_inverse.storage.run_store import REMEDY, RunStore
 
 # What decides a measurement beside its image.
 MEASURED_WITH = ("operator", "operator_settings", "noise", "sigma", "noise_in_hole", "size", "resize", "seed")
@@ -55,6 +56,10 @@ class EvaluationRun:
         """The name of its folder."""
         return self.store.name
 
+    def names(self, images: Iterable[str]) -> Iterator[str]:
+        """The longest names that it gives its files."""
+        yield from (f"{self.name}/features/{image_id}.{'0' * 16}.npz" for image_id in images)
+
     def recipe(self, prior: LoadedPrior) -> Recipe:
         """Its objects, with the step sizes of its pictures."""
         return _recipe(self.request, prior)
@@ -71,7 +76,9 @@ def check_runs(
     runs = []
     for planned in sorted(plan.runs, key=lambda planned: prior_name(planned.request)):
         run = _check_run(plan, planned, root, processes, data, prior)
-        run.store.check(overwrite, inputs)
+        run.store.check(overwrite, inputs, run.names(plan.images))
+        if not overwrite:
+            _check_images(run.store, plan)
         runs.append(run)
     return runs
 
@@ -80,6 +87,16 @@ def in_order(runs: Sequence[EvaluationRun], plan: Plan) -> list[EvaluationRun]:
     """The runs in the order of the plan."""
     names = [planned.name for planned in plan.runs]
     return sorted(runs, key=lambda run: names.index(run.name))
+
+
+def _check_images(store: RunStore, plan: Plan) -> None:
+    """ValueError where a run has images that are no longer asked for: its report would be of other images."""
+    gone = [image_id for image_id in store.entries() if image_id not in plan.images]
+    if gone:
+        raise ValueError(
+            f"{store.folder} holds a run of other inputs: {len(gone)} of its images are not in the data set or split "
+            f"({gone[0]}, ...); {REMEDY}"
+        )
 
 
 def _check_run(
@@ -92,8 +109,10 @@ def _check_run(
     settings = {**recipe.describe(), **plan.source, "metric_size": metric_size}
     store = RunStore(
         root / planned.name,
-        kind="evaluate",
+        kind=KIND,
         settings=settings,
+        entry=EvaluationEntry,
+        told=("task", "prior", *plan.source),
         rank=processes.rank,
         world=processes.world,
         root=root,

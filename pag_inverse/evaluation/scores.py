@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pag_inverse.data.images import Picture, from_uint8, prepare, read_picture, to_uint8
+from pag_inverse.evaluation.entries import ScoreLine
 from pag_inverse.metrics.distribution import NAMES, Inception, cached_features, distances
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.metrics.paired import psnr, ssim
 from pag_inverse.metrics.summary import PAIRED, Difference, Metric, Scores, difference, summarise
-from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.run_store import RunStore
 
 LINES = "scores"  # scores-NNN.jsonl
@@ -122,7 +123,7 @@ def _numbers(sample: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _known(store: RunStore, lpips_net: str) -> dict[str, Entry]:
-    return {line["key"]: line for line in store.lines(LINES) if line.get("lpips_net") == lpips_net}
+    return {line["key"]: line for line in store.lines(LINES, ScoreLine) if line["lpips_net"] == lpips_net}
 
 
 def _key(store: RunStore, entry: Entry) -> str:

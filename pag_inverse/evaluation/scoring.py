@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from pag_inverse.evaluation.entries import saved_runs
 from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.scores import LINES, compare_runs, score_run
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.metrics.summary import Difference
 from pag_inverse.settings import settings
-from pag_inverse.storage.run_store import RunStore, find_runs
-
-KIND = "evaluate"
+from pag_inverse.storage.run_store import RunStore
 
 
 @settings
@@ -40,7 +39,7 @@ class MetricsRequest:
 def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> int:
     """Score every run of a folder anew from its pictures, then report."""
     request.check()
-    stores = find_runs(folder, KIND)
+    stores = saved_runs(folder)
     networks = request.load(device)
     with ExitStack() as held:
         for store in stores:
@@ -54,7 +53,7 @@ def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> i
 
 def print_comparison(before: Path, after: Path, lpips_net: str) -> int:
     """Print AFTER - BEFORE of two runs, or of the runs of the same name of two evaluations."""
-    first, second = find_runs(before, KIND), find_runs(after, KIND)
+    first, second = saved_runs(before), saved_runs(after)
     if len(first) == len(second) == 1:
         pairs = [(first[0], second[0])]
     else:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from operators import Draw
 from pag_inverse.experiments import trials
-from pag_inverse.experiments.methods import Method, digest, spread
+from pag_inverse.experiments.entries import AblationEntry
+from pag_inverse.experiments.methods import Method, digest, training_pictures
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.guidance import GuidedEps, GuidedModel, PerturbedAttentionGuidance
 from pag_inverse.metrics.statistics import estimate, paired_difference
@@ -32,10 +33,9 @@ from pag_inverse.settings import (
 )
 from pag_inverse.solvers import SOLVERS, Solver, solver_class
 from pag_inverse.solvers.step_sizes import settle, with_options
-from pag_inverse.storage.files import file_sha256
-from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.entries import Entry
+from pag_inverse.storage.files import check_apart, file_sha256
 from pag_inverse.storage.run_store import RunStore
-from pag_inverse.training.crops import split_held_out
 
 OWN, REFERENCE = "the row as it is", "1000 steps"
 SCORES = ("psnr", "ssim")
@@ -77,7 +77,8 @@ class Variant:
 
 
 def ablate(request: AblationRequest) -> int:
-    """Measure what was not measured yet, and print a table for each solver."""
+    """Measure what was not measured yet, and print a table for each solver; 1 where a restoration failed."""
+    check_apart(request.output, [request.data])
     tasks = request.tasks * len(request.solvers) if len(request.tasks) == 1 else request.tasks
     if len(tasks) != len(request.solvers):
         raise ValueError(f"{len(tasks)} tasks for {len(request.solvers)} solvers; give one, or one for each solver")
@@ -86,39 +87,67 @@ def ablate(request: AblationRequest) -> int:
         check_choice("task", task, TASKS)
     if request.device == "cpu":
         settle_freed_memory(request.size**2)
-    for solver, task in zip(request.solvers, tasks, strict=True):
-        print(ablate_solver(request, solver, task))
-    return 0
+    prepared = [prepare(request, solver, task) for solver, task in zip(request.solvers, tasks, strict=True)]
+    failed = False
+    for ablation in prepared:
+        if not request.table_only:
+            ablation.measure(request)
+        print(ablation.table())
+        failed = failed or bool(ablation.store.failures())
+    return 1 if failed else 0
 
 
-def ablate_solver(request: AblationRequest, solver: str, task: str) -> str:
-    """Measure what was not measured yet of one solver; its table."""
+@dataclass(frozen=True)
+class Ablation:
+    """The ablation of one solver: everything about it is checked, and nothing written."""
+
+    title: str
+    store: RunStore
+    variants: Sequence[Variant]
+    keys: Mapping[str, Mapping[str, str]]
+    trial: Trial
+    prior: Prior
+
+    def measure(self, request: AblationRequest) -> None:
+        """Measure what was not measured yet."""
+        with self.store.open():
+            for variant in self.variants:
+                if not request.only or any(word in variant.name for word in request.only):
+                    measure(self.store, variant, self.keys[variant.name], self.trial, self.prior, request.batch_size)
+
+    def table(self) -> str:
+        """Its table, and a line for each restoration that failed."""
+        entries, failures = self.store.entries(), self.store.failures()
+        found = {
+            name: {p: entries[key] for p, key in of.items() if key in entries and key not in failures}
+            for name, of in self.keys.items()
+        }
+        return "\n".join([self.title, table(self.variants, found), *(f"failed: {e}" for e in failures.values())])
+
+
+def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
+    """Check and read everything that the ablation of one solver needs; ValueError for what does not fit."""
     config = load_task(task, "natural", solver, image_size=trials.SIDE, pag=True)
     assert config.hyperparameters is not None
     prior = load_prior(solver_class(solver).default_prior, device=request.device, precision=request.precision)
-    training, _ = split_held_out(request.data)
-    files = spread(training, request.pictures)[: request.first]
-    truths = trials.read_truths(files, request.size).to(prior.device)
-    trial = trials.make_trial(config, [file.stem for file in files], truths, request.seed)
+    files = dict(list(training_pictures(request.data, request.pictures, request.output).items())[: request.first])
+    truths = trials.read_truths(list(files.values()), request.size).to(prior.device)
+    trial = trials.make_trial(config, list(files), truths, request.seed)
     names = ("size", "seed", "precision", "device")
     store = RunStore(
         request.output / f"{task}_{solver}",
         kind="ablation",
         settings={"task": task, "solver": solver, **{name: getattr(request, name) for name in names}},
         item="restoration",
+        entry=AblationEntry,
     )
     store.check()
     variants = make_variants(solver, config.hyperparameters, prior, request.size, request.reference_scale)
-    contents = {file.stem: file_sha256(file) for file in files}
+    for variant in variants:
+        variant.method.check(prior, trial.problem)
+    contents = {name: file_sha256(file) for name, file in files.items()}
     keys = {variant.name: _keys(variant.method, prior, contents) for variant in variants}
-    if not request.table_only:
-        with store.open():
-            for variant in variants:
-                if not request.only or any(word in variant.name for word in request.only):
-                    measure(store, variant, keys[variant.name], trial, prior, request.batch_size)
-    entries = store.entries()
-    found = {name: {p: entries[key] for p, key in of.items() if key in entries} for name, of in keys.items()}
-    return f"{task}, {solver}, {request.size} px\n{table(variants, found)}"
+    return Ablation(f"{task}, {solver}, {request.size} px", store, variants, keys, trial, prior)
 
 
 def _keys(method: Method, prior: Prior, contents: Mapping[str, str | None]) -> dict[str, str]:
@@ -195,6 +224,7 @@ def measure(
                 "seconds": found.seconds,
                 "cpu_seconds": found.cpu_seconds,
                 "passes": sum(model.passes),
+                **({"error": f"{variant.name}, {name}: {found.failed[b]}"} if b in found.failed else {}),
             }
             store.finish(keys[name], entry)
 

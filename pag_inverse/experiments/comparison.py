@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,14 @@ from torch import Tensor
 from pag_inverse.data.images import list_images
 from pag_inverse.experiments import bounds, classical_methods, trials
 from pag_inverse.experiments.jobs import Job, JobStore, Made
-from pag_inverse.experiments.methods import Method, load_priors, spread
+from pag_inverse.experiments.methods import Method, load_priors, training_pictures
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.metrics.perceptual import Lpips, Unavailable
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import TASKS, Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.solvers import SOLVERS, solver_class
-from pag_inverse.storage.files import file_sha256
-from pag_inverse.training.crops import split_held_out
+from pag_inverse.storage.files import check_apart, file_sha256
 
 DENOISER = "pixel"  # the embedded prior whose single step is held against denoising
 
@@ -53,12 +53,13 @@ class ComparisonRequest:
 
 
 def compare(request: ComparisonRequest) -> int:
-    """Restore what is missing, cheapest first, then write the page."""
+    """Restore what is missing, cheapest first, then write the page; 1 where a restoration failed."""
     check(request)
+    check_apart(request.output, [*request.data, request.training])
     files = pictures(request.data)
     lpips, about_lpips = lpips_of(request)
     store = JobStore(request.output, {name: getattr(request, name) for name in ("size", "seed", "precision")})
-    store.run.check()
+    store.run.check(names=store.names([file.stem for file in files]))
     comparison = Comparison(request, store, files)
     if request.device == "cpu":
         settle_freed_memory(request.size**2)
@@ -69,7 +70,9 @@ def compare(request: ComparisonRequest) -> int:
                 store.make(stage)
             jobs += stage
         print(f"written to {store.write_page(jobs, comparison.tuned, lpips, about_lpips)}")
-    return 0
+    failures = store.failures(jobs)
+    print("".join(f"failed: {line}\n" for line in failures), end="", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def check(request: ComparisonRequest) -> None:
@@ -129,6 +132,13 @@ class Comparison:
         self.truths = trials.read_truths(files, request.size).to(request.device)
         self.trials = {task: self._trial(task, self.names, self.truths) for task in request.tasks}
         self.priors = load_priors(request.solvers, request.device, request.precision)
+        self.methods = {
+            (name, task): self._method(name, task) for name in methods_of(request.solvers) for task in self.trials
+        }
+        for (name, task), method in self.methods.items():
+            method.check(self._prior(name), self.trials[task].problem)
+        self.training = training_pictures(request.training, request.tuning_pictures, request.output)
+        self.tuning_truths = trials.read_truths(list(self.training.values()), request.size).to(request.device)
 
     def stages(self) -> Iterator[list[Job]]:
         """The jobs, cheapest first; each stage is made before the next is asked for."""
@@ -186,9 +196,8 @@ class Comparison:
         names = methods_of(self.request.solvers)
         many = self.request.many or names[:1]
         singles = {task: trial.singles() for task, trial in self.trials.items()}
-        methods = {(name, task): self._method(name, task) for name in names for task in self.trials}
         jobs = []
-        for sample, ((name, task), method) in itertools.product(range(self.request.samples), methods.items()):
+        for sample, ((name, task), method) in itertools.product(range(self.request.samples), self.methods.items()):
             if sample == 0 or name in many:
                 prior = self._prior(name)
                 made_of = {"prior": prior.fingerprint, "method": method.describe()}
@@ -222,15 +231,12 @@ class Comparison:
         return trials.make_trial(config, names, truths, self.request.seed)
 
     def _strength(self, task: str, method: str) -> Any:
-        training, _ = split_held_out(self.request.training)
-        files = spread(training, self.request.tuning_pictures)
-
         def tune() -> Any:
-            truths = trials.read_truths(files, self.request.size).to(self.request.device)
-            return classical_methods.tune(method, self._trial(task, [file.stem for file in files], truths))
+            return classical_methods.tune(method, self._trial(task, list(self.training), self.tuning_truths))
 
-        inputs = {file.stem: file_sha256(file) for file in files}
-        return self.store.strength(f"{task}.{method}", inputs, None if self.request.page_only else tune)
+        inputs = {name: file_sha256(file) for name, file in self.training.items()}
+        allowed = classical_methods.METHODS[method][1]
+        return self.store.strength(f"{task}.{method}", inputs, allowed, None if self.request.page_only else tune)
 
 
 def _classically(method: str, trial: Trial, strength: Any) -> Made:
@@ -250,4 +256,4 @@ def _denoised(restore: Callable[[], Tensor], y: Tensor, sigma: float) -> Made:
 
 def _solved(trial: Trial, prior: Prior, method: Method, sample: int) -> Made:
     found = trials.restore_samples(trial, method.model(prior), method.solver, method.steps, 1, first=sample)
-    return Made(found.samples[0, 0], float(found.residuals), found.seconds)
+    return Made(found.samples[0, 0], float(found.residuals), found.seconds, found.failed.get(0))

@@ -12,22 +12,27 @@ from tqdm import tqdm
 
 from pag_inverse.data.files import write_whole
 from pag_inverse.data.images import png_bytes, read_picture
+from pag_inverse.experiments.entries import DistanceLine, JobEntry
 from pag_inverse.experiments.methods import digest
 from pag_inverse.experiments.trials import score
 from pag_inverse.metrics.perceptual import Lpips
 from pag_inverse.reports.comparison import comparison_page
 from pag_inverse.reports.contents import ComparisonReport, Restoration
-from pag_inverse.storage.manifest import Entry
+from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.run_store import RunStore
 
 
 @dataclass(frozen=True)
 class Made:
-    """A restoration (3, H, W) in [-1, 1], its residual over sigma sqrt(m), and its seconds where they count."""
+    """A restoration (3, H, W) in [-1, 1], its residual over sigma sqrt(m), and its seconds where they count.
+
+    `error` says why it failed; then the image is not meaningful.
+    """
 
     image: Tensor
     residual: float
     seconds: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class JobStore:
     """The folder of a comparison: a PNG and an entry for each restoration, the truths, and tuned strengths."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.run = RunStore(folder, kind="comparison", settings=settings, item="restoration")
+        self.run = RunStore(folder, kind="comparison", settings=settings, item="restoration", entry=JobEntry)
 
     def make(self, jobs: Sequence[Job]) -> None:
         """Make what is not there, with a bar where steps count."""
@@ -69,10 +74,12 @@ class JobStore:
                 self._add(job, job.make())
                 bar.update(job.steps)
 
-    def strength(self, name: str, made_of: Any, tune: Callable[[], Any] | None) -> Any:
+    def strength(self, name: str, made_of: Any, allowed: Sequence[Any], tune: Callable[[], Any] | None) -> Any:
         """A tuned strength, from the store or else by `tune`; KeyError where it is not there and cannot be tuned."""
         key = f"strength/{name}/{digest(made_of)}"
         entry = self.run.entries().get(key)
+        if entry is not None and entry.get("strength") not in allowed:
+            entry = None  # damaged
         if entry is None and tune is not None:
             entry = {"strength": tune()}
             self.run.finish(key, entry)
@@ -81,9 +88,10 @@ class JobStore:
         return entry["strength"]
 
     def write_page(self, jobs: Iterable[Job], tuned: Mapping[str, Any], lpips: Lpips | None, about_lpips: str) -> Path:
-        """Write `comparison.html` from those jobs that are made; its path."""
-        entries = self.run.entries()
-        made = [(job, entries[job.key]) for job in jobs if job.key in entries]
+        """Write `comparison.html` from those jobs that are made and whole; its path."""
+        jobs, entries = list(jobs), self.run.entries()
+        finished = self.run.survey([job.key for job in jobs]).finished
+        made = [(job, entries[job.key]) for job in jobs if job.key in finished]
         distances = {} if lpips is None else self._distances([entry for _, entry in made], lpips)
         tasks: dict[str, list[Restoration]] = {}
         for job, entry in made:
@@ -95,7 +103,19 @@ class JobStore:
         write_whole(page, comparison_page(report, lpips).encode())
         return page
 
+    def failures(self, jobs: Sequence[Job]) -> list[str]:
+        """A line for each of these jobs that failed."""
+        failed = self.run.failures()
+        return [f"{job.task}, {job.method}, {job.picture}: {failed[job.key]}" for job in jobs if job.key in failed]
+
+    def names(self, pictures: Iterable[str]) -> list[str]:
+        """The longest names that it gives to the files of these pictures."""
+        return [f"images/{'x' * 60}_{name}.png" for name in pictures]
+
     def _add(self, job: Job, made: Made) -> None:
+        if made.error:
+            self.run.finish(job.key, {"error": made.error})
+            return
         name = "_".join((job.task, job.method, job.picture, str(job.sample), digest(job.made_of)))
         files = {
             "restoration": (f"images/{name}.png", png_bytes(made.image)),
@@ -115,7 +135,7 @@ class JobStore:
 
     def _distances(self, entries: Sequence[Entry], lpips: Lpips) -> dict[str, float]:
         """LPIPS of each restoration by its key; computed once, and kept in lpips-000.jsonl."""
-        known = {line["key"]: line["lpips"] for line in self.run.lines("lpips")}
+        known = {line["key"]: line["lpips"] for line in self.run.lines("lpips", DistanceLine)}
         found = {}
         for entry in entries:
             kinds = ("restoration", "truth")

@@ -10,10 +10,12 @@ from typing import Any
 
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import Prior, load_prior
+from pag_inverse.problem import InverseProblem
 from pag_inverse.settings import Hyperparameters
 from pag_inverse.solvers import Solver, solver_class
 from pag_inverse.solvers.step_sizes import settle
 from pag_inverse.storage.files import sha256
+from pag_inverse.training.crops import split_held_out
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Method:
         """A row of the tables for pictures of a side; its step sizes follow the side where the row says so."""
         settled = settle(solver, row, prior, side)
         return cls(settled.solver, settled.steps, row.s, row.layers, row.pag_interval)
+
+    def check(self, prior: Prior, problem: InverseProblem) -> None:
+        """ValueError where the prior cannot take the pictures, or has no such layers, or the solver cannot solve it."""
+        prior.state_shape(problem.operator.in_shape)
+        if self.s > 0:
+            prior.resolve_layers(self.layers)
+        self.solver.check(problem, prior)
 
     def model(self, prior: Prior) -> GuidedModel:
         """The prior under this guidance."""
@@ -64,6 +73,12 @@ def load_priors(solvers: Sequence[str], device: str, precision: str) -> dict[str
     names = {solver: solver_class(solver).default_prior for solver in solvers}
     loaded = {name: load_prior(name, device=device, precision=precision) for name in set(names.values())}
     return {solver: loaded[name] for solver, name in names.items()}
+
+
+def training_pictures(folder: Path, count: int, output: Path) -> dict[str, Path]:
+    """`count` of the pictures of a folder that are not held out, by their path below it; those in `output` are none."""
+    training, _ = split_held_out(folder)
+    return {"__".join(path.relative_to(folder).with_suffix("").parts): path for path in spread(training, count)}
 
 
 def spread(files: Sequence[Path], count: int) -> list[Path]:

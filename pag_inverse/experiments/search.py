@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,16 @@ from pydantic import Field
 from tqdm import tqdm
 
 from pag_inverse.experiments import trials
-from pag_inverse.experiments.methods import Method, digest, spread
+from pag_inverse.experiments.entries import TrialEntry
+from pag_inverse.experiments.methods import Method, digest, training_pictures
 from pag_inverse.experiments.trials import Restorations, Trial
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.settings.reader import parse_yaml
 from pag_inverse.solvers import option_names, solver_class
-from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.files import check_apart, file_sha256
 from pag_inverse.storage.run_store import RunStore
-from pag_inverse.training.crops import split_held_out
 
 
 @settings
@@ -51,39 +51,47 @@ class SearchRequest:
 
 
 def search(request: SearchRequest) -> int:
-    """Try every setting that was not tried yet, then print the table."""
+    """Try every setting that was not tried yet, then print the table; 1 where one left the finite numbers."""
     rows = grid_rows(request)
+    check_apart(request.output, [request.data])
     task = load_task(request.task, None, request.solver, image_size=trials.SIDE, pag=False)
-    training, _ = split_held_out(request.data)
-    files = spread(training, request.pictures)
+    files = training_pictures(request.data, request.pictures, request.output)
     prior = load_prior(
         request.prior or solver_class(request.solver).default_prior, device=request.device, precision=request.precision
     )
-    inputs = {file.stem: file_sha256(file) for file in files}
+    inputs = {name: file_sha256(file) for name, file in files.items()}
     names = ("task", "solver", "samples", "size", "seed", "precision")
     settings = {name: getattr(request, name) for name in names} | {"prior_sha256": prior.fingerprint, "inputs": inputs}
-    store = RunStore(request.output, kind="search", settings=settings, item="trial")
+    store = RunStore(request.output, kind="search", settings=settings, item="trial", entry=TrialEntry, told=("task",))
     store.check()
-    trial = trials.make_trial(
-        task, list(inputs), trials.read_truths(files, request.size).to(prior.device), request.seed
-    )
+    truths = trials.read_truths(list(files.values()), request.size).to(prior.device)
+    trial = trials.make_trial(task, list(files), truths, request.seed)
+    methods = [Method.of_row(request.solver, row, prior, request.size) for row in rows]
+    for method in methods:
+        method.check(prior, trial.problem)
     if request.device == "cpu":
         settle_freed_memory(request.size**2)
     print(f"{len(rows)} settings on {', '.join(trial.names)}", file=sys.stderr)
     with store.open():
-        try_rows(store, request, rows, trial, prior)
+        try_rows(store, request, zip(rows, methods, strict=True), trial, prior)
     y = trial.problem.y
     enlarged = trials.mean(trials.scores(trial, trial.problem.operator.enlarge(y).clamp(-1, 1))["psnr"])
-    print(table(list(store.entries().values()), enlarged))
-    return 0
+    entries = [entry for entry in store.entries().values() if "error" not in entry]
+    print(table(entries, enlarged))
+    failures = store.failures()
+    print("".join(f"failed: {error}\n" for error in failures.values()), end="")
+    return 1 if failures else 0
 
 
 def try_rows(
-    store: RunStore, request: SearchRequest, rows: Sequence[Hyperparameters], trial: Trial, prior: Prior
+    store: RunStore,
+    request: SearchRequest,
+    rows: Iterable[tuple[Hyperparameters, Method]],
+    trial: Trial,
+    prior: Prior,
 ) -> None:
     """Restore the same measurements with each row that has no entry."""
-    for row in rows:
-        method = Method.of_row(request.solver, row, prior, request.size)
+    for row, method in rows:
         key = digest(method.describe())
         if not store.survey([key]).pending:
             continue
@@ -92,6 +100,9 @@ def try_rows(
                 trial, method.model(prior), method.solver, method.steps, request.samples, tick=bar.update
             )
         described = {"options": dict(row.options), "s": row.s, "layers": list(row.layers), "steps": row.steps}
+        if found.failed:
+            b, why = next(iter(found.failed.items()))
+            described["error"] = f"{setting(described)}: {trial.names[b]} {why}"
         store.finish(key, {**described, **measure(trial, found)})
 
 
@@ -157,14 +168,19 @@ def table(entries: Sequence[Mapping[str, Any]], measurement: float) -> str:
     """Every setting that was tried, best mean first, beside what was measured."""
     lines = ["mean dB  one dB  sharpness  residual   s/im  setting"]
     for e in sorted(entries, key=lambda e: -e["mean_psnr"]):
-        options = " ".join(f"{name}={_text(value)}" for name, value in e["options"].items())
-        guidance = f" s={e['s']:g} {','.join(e['layers'])}" if e["s"] > 0 else ""
         residual = "nan" if e["residual"] is None else f"{e['residual']:.2f}"
         lines.append(
             f"{e['mean_psnr']:7.2f} {e['psnr']:7.2f} {e['sharpness']:10.2f} {residual:>9s} {e['seconds']:6.1f}  "
-            f"{e['steps']} steps {options}{guidance}"
+            f"{setting(e)}"
         )
     return "\n".join([*lines, f"measurement, enlarged: {measurement:.2f} dB"])
+
+
+def setting(e: Mapping[str, Any]) -> str:
+    """A setting in words."""
+    options = " ".join(f"{name}={_text(value)}" for name, value in e["options"].items())
+    guidance = f" s={e['s']:g} {','.join(e['layers'])}" if e["s"] > 0 else ""
+    return f"{e['steps']} steps {options}{guidance}"
 
 
 def _text(value: Any) -> str:

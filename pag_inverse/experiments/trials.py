@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,14 @@ class Restorations:
     """Samples (S, B, 3, n, n), the residual of each over sigma sqrt(m), (S, B), and seconds for one sample.
 
     `cpu_seconds` are those of the processor, of all its cores together: other programs beside do not lengthen them.
+    `failed` says of each picture, by its number, that a sample of it left the finite numbers, and at which step.
     """
 
     samples: Tensor
     residuals: Tensor
     seconds: float
     cpu_seconds: float
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_truths(files: Sequence[Path], side: int) -> Tensor:
@@ -101,14 +103,17 @@ def restore_samples(
         tick()
 
     begun, cpu_begun, xs, residuals = time.monotonic(), time.process_time(), [], []
+    failed: dict[int, str] = {}
     for sample in range(first, first + samples):
         seeds = [stream_seed(trial.seed, name, "sampling", sample) for name in trial.names]
         result = run_chain(trial.problem, model, solver, steps, seeds, callback=show)
         xs.append(result.x.clamp(-1, 1))
         residuals.append(trial.problem.relative_residual(xs[-1]))
+        for b, step in result.failed.items():
+            failed.setdefault(b, f"left the finite numbers (sample {sample} at step {step})")
     count = samples * len(trial.names)
     seconds, cpu_seconds = (time.monotonic() - begun) / count, (time.process_time() - cpu_begun) / count
-    return Restorations(torch.stack(xs), torch.stack(residuals), seconds, cpu_seconds)
+    return Restorations(torch.stack(xs), torch.stack(residuals), seconds, cpu_seconds, failed)
 
 
 def score(image: Tensor, truth: Tensor) -> dict[str, float]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+from pag_inverse.runtime.failures import is_machine_error
+
 T = TypeVar("T")
 _PATIENCE = timedelta(days=14)  # a process that is done waits for the others
 
@@ -43,26 +45,34 @@ class Processes:
             dist.init_process_group("gloo", timeout=_PATIENCE)
 
     def gather(self, mine: T) -> list[T]:
-        """What each process says, in their order; all wait for the last one."""
+        """What each process says, in their order; all wait for the last one. ChildProcessError where one has ended."""
         import torch.distributed as dist
 
         if self.world == 1:
             return [mine]
         said: list[T] = [mine] * self.world
-        dist.all_gather_object(said, mine)
+        try:
+            dist.all_gather_object(said, mine)
+        except RuntimeError as error:
+            raise ChildProcessError("another process of this run has ended") from error
         return said
 
     def agreed(self, act: Callable[[], T]) -> T:
-        """Do something in every process; ValueError in all of them where one of them cannot."""
+        """Do something in every process; where it fails in one of them, all of them raise an error of one line."""
         found: list[T] = []
-        problem = None
+        own: Exception | None = None
         try:
             found.append(act())
-        except (ValueError, OSError) as error:
-            problem = str(error)
-        problems = [said for said in self.gather(problem) if said is not None]
+        except ChildProcessError:  # the others cannot be told
+            raise
+        except Exception as error:  # whatever it is, the others must not wait for this process
+            own = error
+        problems = [said for said in self.gather(_told(own)) if said is not None]
+        if own is not None:
+            raise own
         if problems:
-            raise ValueError(problems[0])
+            kind, text = problems[0]
+            raise kind(text)
         return found[0]
 
     def leave(self) -> None:
@@ -79,11 +89,20 @@ def exit_status(status: int) -> int:
     All is written by then. Tearing the interpreter down while torch's threads still ran aborted one process in ten,
     and its launcher then called the whole run failed.
     """
-    if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if "torch.distributed" in sys.modules and os.environ.get("WORLD_SIZE", "1") not in ("0", "1"):
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(status)
     return status
+
+
+def _told(error: Exception | None) -> tuple[type[Exception], str] | None:
+    """A process's error as the others raise it: bad input stays bad input."""
+    if error is None:
+        return None
+    of_input = isinstance(error, ValueError) or (isinstance(error, OSError) and not is_machine_error(error))
+    return (ValueError if of_input else ChildProcessError), str(error) or type(error).__name__
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int) -> int:

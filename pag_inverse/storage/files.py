@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes
 VERSIONED = ("pag-inverse", "torch", "diffusers", "numpy", "scipy", "scikit-image")
 
 
@@ -24,11 +25,11 @@ def sha256(content: bytes | Iterable[bytes]) -> str:
 
 
 def file_sha256(path: Path) -> str | None:
-    """The SHA-256 of a file; None where there is none."""
-    try:
-        return sha256(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    """The SHA-256 of a regular file; None where there is none."""
+    if not path.is_file():
         return None
+    with path.open("rb") as file:
+        return sha256(iter(lambda: file.read(2**22), b""))
 
 
 def npy(array: Any) -> bytes:
@@ -50,11 +51,29 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def check_writable(folder: Path) -> None:
-    """ValueError where the folder, or the nearest one above it that exists, is a file or cannot be written."""
+    """ValueError where the folder, or the nearest one above it that exists, is no folder or cannot be written."""
     there = folder.absolute()
-    while not there.exists():
+    check_names([str(there)])
+    while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise ValueError(f"{there} is a file; give another --output")
+        raise ValueError(f"{there} is {'a file' if there.is_file() else 'no folder'}; give another --output")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{there} cannot be written; give another --output")
+
+
+def check_apart(output: Path, inputs: Iterable[Path]) -> None:
+    """ValueError where an input is the output folder or lies in it: results would become input."""
+    there = output.resolve()
+    for path in inputs:
+        if there in (path.resolve(), *path.resolve().parents):
+            raise ValueError(f"--output {output} is or holds the input {path}; give another --output")
+
+
+def check_names(paths: Iterable[str]) -> None:
+    """ValueError for a path that is too long for a file system: a part of 255 bytes, or 4095 in all."""
+    for path in paths:
+        longest = max(os.fsencode(path).split(b"/"), key=len)
+        if len(longest) > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
+            shown = longest[:40].decode(errors="replace")
+            raise ValueError(f"{shown}...: a name of {len(longest)} bytes is too long; {_LONGEST_NAME} are allowed")

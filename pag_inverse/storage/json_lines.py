@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pag_inverse.settings.files import check_file, parse_json
+
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one entry and bring it to the disk; a part that a kill left behind is closed off first.
@@ -37,11 +39,17 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole entries of a file, none where there is no file, and how many lines were damaged."""
+    """The whole entries of a file, none where there is no file, and how many lines were damaged.
+
+    ValueError: a folder, a pipe or a device in the file's place.
+    """
+    if not path.exists():
+        return [], 0
     entries, damaged = [], 0
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    check_file(path)
+    for line in path.read_bytes().splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             entry = None
         if isinstance(entry, dict):

@@ -8,19 +8,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pag_inverse.data.files import MANIFEST, RUN_FORMAT, write_whole
+from pag_inverse.settings.files import parse_json, read_bytes
+from pag_inverse.storage.entries import Entry, Line
 from pag_inverse.storage.files import versions
 
-Entry = dict[str, Any]
+_LARGEST = 2**31  # bytes
+
+
+class Manifest(Line):
+    """What a manifest must hold."""
+
+    kind: str
+    item: str
+    root: str
+    settings: dict[str, Any]
 
 
 def read_manifest(folder: Path) -> Entry | None:
-    """The content of a folder's manifest; None where there is none, or a damaged one."""
+    """The content of a run's manifest; None where there is none, a damaged one, or somebody else's file."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(read_bytes(folder / MANIFEST, _LARGEST))
+        if not isinstance(found, dict) or found.get("format") != RUN_FORMAT:
+            return None
+        Manifest.model_validate(found)
+    except (ValueError, ValidationError):
         return None
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def write_manifest(

@@ -11,44 +11,31 @@ when its line is whole and its files have the hashes that the line names.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock
 
-from pag_inverse.data.files import MANIFEST, RUN_FORMAT, write_whole
-from pag_inverse.storage.files import check_writable, differences, file_sha256, sha256
+from pag_inverse.data.files import MANIFEST, remove_leftovers, write_whole
+from pag_inverse.runtime.failures import Interrupted
+from pag_inverse.storage.entries import Entry, ItemEntry, Model, Survey, latest, read_entries, valid_lines
+from pag_inverse.storage.files import check_names, check_writable, differences, file_sha256, sha256
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.storage.lock import is_held, lock
-from pag_inverse.storage.manifest import Entry, read_manifest, write_manifest
+from pag_inverse.storage.manifest import read_manifest, write_manifest
 
 REMEDY = "give another --output, or --overwrite"
 Files = Mapping[str, tuple[str, bytes]]  # kind -> (path relative to the store's root, content)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """Where the items of a run stand; every one that was asked for is finished, failed or pending.
-
-    finished: done, with all files as they were written. failed: the error of each item that would fail again.
-    pending: to be made, in the order asked, those with an error that may be gone among them. damaged: a sentence for
-    each thing that was found damaged.
-    """
-
-    finished: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)
-    pending: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-
-
 class RunStore:
     """A run's folder; one writer for each rank, any number of readers.
 
-    `settings` is everything that decides the results, inputs by the hash of their content. `item` is what the run
-    makes, in its manifest and lines. Paths of files are relative to `root`, by default the folder itself.
+    `settings` is everything that decides the results, inputs by the hash of their content; those in `told` are told
+    and decide nothing, such as paths. `item` is what the run makes, in its manifest and lines; `entry` is the shape of
+    its lines. Paths of files are relative to `root`, by default the folder itself.
 
         store = RunStore(folder, kind="solve", settings=settings)
         store.check(overwrite)                          # writes nothing
@@ -67,20 +54,30 @@ class RunStore:
         world: int = 1,
         item: str = "image",
         root: Path | None = None,
+        entry: type[ItemEntry] = ItemEntry,
+        told: Collection[str] = (),
     ) -> None:
         self.folder, self.root = folder.absolute(), (root or folder).absolute()
         self.kind, self.settings, self.item = kind, strict(settings), item
         self.rank, self.world = rank, world
+        self.entry, self.told = entry, frozenset(told)
+        self._session = 0
         self._lock: FileLock | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> RunStore:
+    def of(cls, folder: Path, entry: type[ItemEntry] = ItemEntry) -> RunStore:
         """The run that a folder holds, for reading or further lines; ValueError where it holds none."""
         found = read_manifest(folder)
-        if found is None or found.get("format") != RUN_FORMAT:
-            raise ValueError(f"{folder}: no run in it")
-        root = (folder / found["root"]).resolve()
-        return cls(folder.resolve(), kind=found["kind"], settings=found["settings"], item=found["item"], root=root)
+        if found is None:
+            raise ValueError(f"{folder}: no run in it, or one with a damaged {MANIFEST}")
+        return cls(
+            folder.resolve(),
+            kind=found["kind"],
+            settings=found["settings"],
+            item=found["item"],
+            root=(folder / found["root"]).resolve(),
+            entry=entry,
+        )
 
     @property
     def name(self) -> str:
@@ -89,21 +86,25 @@ class RunStore:
 
     # Opening and closing
 
-    def check(self, overwrite: bool = False, inputs: Mapping[str, str] | None = None) -> None:
+    def check(
+        self, overwrite: bool = False, inputs: Mapping[str, str] | None = None, names: Iterable[str] = ()
+    ) -> None:
         """ValueError unless this run can start or go on here; writes nothing.
 
-        Refused are a file in the folder's place, a folder of something else and, unless `overwrite` says to start
-        anew, a run with other settings or made of other inputs: `inputs` holds the SHA-256 of each item's input, which
-        is compared with `input_sha256` of its entry. The message names what differs.
+        Refused are a file in the folder's place, a folder of something else, `names` of files that are too long and,
+        unless `overwrite` says to start anew, a run with other settings or made of other inputs: `inputs` holds the
+        SHA-256 of each item's input, which is compared with `input_sha256` of its entry. The message names what
+        differs.
         """
         check_writable(self.folder)
+        check_names(str(self.root / name) for name in names)
         there = self._there()
         if there is None or overwrite:
             return
         if not there:
             raise ValueError(f"{self.folder} holds a run without a readable {MANIFEST}; --overwrite starts anew")
-        mine = {"kind": self.kind, **self.settings}
-        if other := differences({"kind": there["kind"], **there["settings"]}, mine):
+        mine = {"kind": self.kind, **self._deciding(self.settings)}
+        if other := differences({"kind": there["kind"], **self._deciding(there["settings"])}, mine):
             raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; {REMEDY}")
         if changed := self._changed_inputs(inputs or {}):
             number = f"{len(changed)} {self.item}s" if len(changed) > 1 else f"1 {self.item}"
@@ -117,6 +118,7 @@ class RunStore:
                 self.check(overwrite)
                 if overwrite:
                     self.clear()
+                remove_leftovers(self.root)
                 self.finalise()
         except BaseException:
             self.close()
@@ -127,12 +129,13 @@ class RunStore:
         """Take the lock alone, for further lines of a run that is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self._lock_path(self.rank))
-        if self.rank == 0:
-            try:
+        try:
+            if self.rank == 0:
                 self._refuse_strangers()
-            except ValueError:
-                self.close()
-                raise
+            self._session = 1 + max((entry.get("session", 0) for entry in self.entries().values()), default=0)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
@@ -145,15 +148,19 @@ class RunStore:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Summarise what is finished, also after an interruption, and give the lock back."""
+        """Summarise what is finished, also after an interruption, and give the lock back.
+
+        An OSError, such as that of a full disk, becomes Interrupted.
+        """
         try:
             if self.rank == 0:
                 self.finalise()
-        except OSError:
-            if error is None:  # else the disk's error is known already
-                raise
+        except OSError as full:
+            error = error or full
         finally:
             self.close()
+        if isinstance(error, OSError) and not isinstance(error, Interrupted):
+            raise Interrupted(f"{error}; what is finished is kept, and the same command goes on") from error
 
     def clear(self) -> None:
         """Forget everything that was finished; the files are written over in time."""
@@ -176,7 +183,8 @@ class RunStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, content)
             described[kind] = {"path": name, "sha256": digest}
-        self.append("rank", {self.item: key, **entry, "files": described, "time": time.time()})
+        line = {self.item: key, **entry, "files": described, "session": self._session, "time": time.time()}
+        self.append("rank", line)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Add a line to this rank's `NAME-NNN.jsonl`, such as scores that were computed from saved files."""
@@ -225,9 +233,13 @@ class RunStore:
         """The error of each item that failed and was not finished since."""
         return {key: str(entry["error"]) for key, entry in self.entries().items() if "error" in entry}
 
-    def lines(self, name: str) -> list[Entry]:
-        """The whole lines of all ranks' `NAME-NNN.jsonl`."""
-        return [line for path in sorted(self.folder.glob(f"{name}-*.jsonl")) for line in read_lines(path)[0]]
+    def lines(self, name: str, kind: type[Model]) -> list[Entry]:
+        """The lines of all ranks' `NAME-NNN.jsonl` that have the shape of `kind`."""
+        return [
+            line
+            for path in sorted(self.folder.glob(f"{name}-*.jsonl"))
+            for line in valid_lines(read_lines(path)[0], kind)
+        ]
 
     def path(self, entry: Mapping[str, Any], kind: str) -> Path:
         """Where the file `kind` of an entry lies."""
@@ -247,23 +259,20 @@ class RunStore:
 
     def _read(self) -> tuple[dict[str, Entry], int]:
         """The entries, and how many lines were damaged."""
-        found: dict[str, Entry] = {}
-        damaged = 0
-        for path in sorted(self.folder.glob("rank-*.jsonl")):
-            lines, torn = read_lines(path)
-            damaged += torn
-            for entry in lines:
-                key = str(entry.get(self.item, ""))
-                if key and (key not in found or _precedence(entry) >= _precedence(found[key])):
-                    found[key] = entry
-        return dict(sorted(found.items())), damaged
+        records = [read_entries(path, self.item, self.entry) for path in self._records()]
+        return latest((entries for entries, _ in records), self.item), sum(damaged for _, damaged in records)
+
+    def _records(self) -> list[Path]:
+        return sorted(self.folder.glob("rank-[0-9][0-9][0-9].jsonl"))
+
+    def _deciding(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name not in self.told}
 
     def _there(self) -> Entry | None:
         """The manifest; None where the folder is new, {} where a run's manifest is damaged; ValueError if foreign."""
-        found = read_manifest(self.folder)
-        if found is not None and found.get("format") == RUN_FORMAT:
+        if found := read_manifest(self.folder):
             return found
-        if found is None and ((self.folder / MANIFEST).exists() or list(self.folder.glob("rank-*.jsonl"))):
+        if any(read_entries(path, self.item, ItemEntry)[0] for path in self._records()):
             return {}
         if self.folder.exists() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty and holds no run; give another --output")
@@ -281,16 +290,3 @@ class RunStore:
         own = {self._lock_path(rank) for rank in range(self.world)}
         if any(is_held(path) for path in sorted(self.folder.glob(".rank-*.lock")) if path not in own):
             raise ValueError(f"{self.folder}: another run is at work in this folder")
-
-
-def find_runs(folder: Path, kind: str) -> list[RunStore]:
-    """The run that a folder is, or the runs in it; ValueError where there is none of this kind."""
-    places = [folder] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    found = [store for store in map(RunStore.of, places) if store.kind == kind]
-    if not found:
-        raise ValueError(f"{folder}: no {kind} run in it")
-    return found
-
-
-def _precedence(entry: Mapping[str, Any]) -> tuple[bool, float]:
-    return "error" not in entry, float(entry.get("time") or 0)

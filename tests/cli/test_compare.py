@@ -131,11 +131,14 @@ def test_a_strength_is_tuned_once_for_a_set_of_training_pictures(tmp_path: Path)
 
     store = JobStore(tmp_path, {"size": 64})
     with store.run.open():
-        assert [store.strength("blur.wiener", {"a": "11"}, tune) for _ in range(2)] == [0.25, 0.25]
-        store.strength("blur.wiener", {"a": "12"}, tune)
+        assert [store.strength("blur.wiener", {"a": "11"}, (0.25, 0.5), tune) for _ in range(2)] == [0.25, 0.25]
+        store.strength("blur.wiener", {"a": "12"}, (0.25, 0.5), tune)
+        assert store.strength("blur.wiener", {"a": "12"}, (0.1, 0.25), None) == 0.25
     assert len(tuned) == 2
     with pytest.raises(KeyError):
-        store.strength("blur.wiener", {"b": "11"}, None)
+        store.strength("blur.wiener", {"b": "11"}, (0.25,), None)
+    with pytest.raises(KeyError):  # a value that was never tried is a damaged one
+        store.strength("blur.wiener", {"a": "12"}, (0.1,), None)
 
 
 def test_the_manifest_says_what_was_compared(folders: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pag_inverse.data.images import bundled_photograph, png_bytes, prepare, to_uint8
+from pag_inverse.evaluation.entries import ScoreLine
 from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.scores import compare_runs, read_scores, score_run, summarise_run
 from pag_inverse.metrics.distribution import Inception
@@ -63,7 +64,7 @@ def test_scores_are_those_of_the_files_and_parts_merge(tmp_path: Path, nothing: 
     assert found["lpips"].mean is None and "--lpips-weights" in found["lpips"].reason
     assert found["fid"].mean is None and found["fid"].reason
     score_run(store, nothing)
-    assert len(store.lines("scores")) == 6  # nothing is scored twice
+    assert len(store.lines("scores", ScoreLine)) == 6  # nothing is scored twice
 
 
 def test_a_perfect_restoration_has_an_infinite_psnr(tmp_path: Path, nothing: MetricNetworks) -> None:

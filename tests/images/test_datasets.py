@@ -87,9 +87,3 @@ def test_lists_as_editors_and_spreadsheets_write_them(tmp_path: Path, content: b
     images = find_images("imagenet", touch(tmp_path / "val", "n01/a_1.png", "n02/my photo.png", "n02/other.png"))
     (tmp_path / "list.txt").write_bytes(content)
     assert list(pick_split("imagenet", images, str(tmp_path / "list.txt"))) == ["a_1", "my photo"]
-
-
-def test_a_list_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("a_1.png", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"cannot be read as a list \(UTF-8\)"):
-        pick_split("folder", {"a_1": Path("a_1.png")}, str(tmp_path / "list.txt"))

@@ -33,5 +33,5 @@ def test_one_process_agrees_with_itself() -> None:
     def refused() -> None:
         raise OSError(13, "Permission denied", "out")
 
-    with pytest.raises(ValueError, match="Permission denied"):
+    with pytest.raises(OSError, match="Permission denied"):
         Processes().agreed(refused)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pag_inverse.storage.run_store import RunStore, find_runs
+from pag_inverse.storage.entries import Line
+from pag_inverse.storage.finding import find_runs
+from pag_inverse.storage.run_store import RunStore
 
 SETTINGS = {"steps": 3, "layers": ("middle_block.1",), "sigma": 0.05}
 
@@ -224,9 +226,14 @@ def test_further_lines_of_what_was_saved(tmp_path: Path) -> None:
     for rank in range(2):
         store = RunStore(tmp_path, kind="solve", settings=SETTINGS, rank=rank, world=2)
         store.append("scores", {"key": rank})
-    assert [line["key"] for line in store.lines("scores")] == [0, 1]
+    store.append("scores", {"key": "another shape"})
+
+    class Scores(Line):
+        key: int
+
+    assert [line["key"] for line in store.lines("scores", Scores)] == [0, 1]
     store.forget("scores")
-    assert store.lines("scores") == [] and list(store.entries()) == ["a"]
+    assert store.lines("scores", Scores) == [] and list(store.entries()) == ["a"]
 
 
 def test_strict_json(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""What an evaluation keeps on disk: the shape of its settings and lines, and its runs read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from operators.validation import one_line
+from pag_inverse.storage.entries import ItemEntry, Line, Number
+from pag_inverse.storage.finding import find_runs
+from pag_inverse.storage.run_store import RunStore
+
+KIND = "evaluate"
+
+
+class EvaluationSettings(Line):
+    """Settings that reports and metrics rely on; see `Recipe.describe` and `Plan.source` for all of them."""
+
+    task: str
+    solver: str
+    s: float
+    images: str
+    dataset: str | None
+    sigma: float | None
+    steps: int
+    resize: Literal["bicubic", "reference"] = "bicubic"
+
+
+class EvaluationEntry(ItemEntry):
+    """A restored image: the residual of each sample, the first sample's curve, and what it cost."""
+
+    residual: Annotated[list[Number], Field(min_length=1)]
+    curve: list[Number]
+    seconds: float
+    peak_memory_mb: float | None
+
+
+class ScoreLine(Line):
+    """The scores of each sample of an image, and the pixels that were scored."""
+
+    key: str
+    lpips_net: str
+    scores: list[dict[str, Number]]
+
+
+def saved_runs(folder: Path) -> list[RunStore]:
+    """The runs of an evaluation, for reading; ValueError where there is none, or something of one is damaged."""
+    stores = find_runs(folder, KIND, EvaluationEntry)
+    for store in stores:
+        _check(store)
+    return stores
+
+
+def _check(store: RunStore) -> None:
+    try:
+        EvaluationSettings.model_validate(store.settings)
+    except ValidationError as error:
+        raise ValueError(f"{store.folder}: its manifest is damaged: {one_line(error)}") from None
+    for key, entry in store.entries().items():
+        if wrong := store.wrong_file(entry):
+            raise ValueError(f"{store.folder}: {key}: {wrong}; the command that made the run makes it again")

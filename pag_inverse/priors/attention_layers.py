@@ -25,7 +25,7 @@ def self_attention_layers(network: Any) -> list[AttentionLayer]:
     return [AttentionLayer(checkpoint_name(name, network.config.layers_per_block), name) for name in names]
 
 
-def checkpoint_name(name: str, layers_per_block: int) -> str:
+def checkpoint_name(name: str, layers_per_block: int | Sequence[int]) -> str:
     """A diffusers layer name in the words of ADM and LDM checkpoints (`down_blocks.4.attentions.0` of a network with
     one block a level is `input_blocks.9.1`)."""
     parts = name.split(".")
@@ -33,7 +33,12 @@ def checkpoint_name(name: str, layers_per_block: int) -> str:
         return ".".join(["middle_block", "1", *parts[3:]])
     side, block, _, layer, *rest = parts
     first = 1 if side == "down_blocks" else 0
-    index = first + int(block) * (layers_per_block + 1) + int(layer)
+    if isinstance(layers_per_block, int):
+        before = int(block) * (layers_per_block + 1)
+    else:  # by level, from the finest
+        levels = list(layers_per_block)[:: 1 if first else -1]
+        before = sum(levels[: int(block)]) + int(block)
+    index = first + before + int(layer)
     return ".".join(["input_blocks" if side == "down_blocks" else "output_blocks", str(index), "1", *rest])
 
 

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.validation import short
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.adm import load_adm
 from pag_inverse.priors.checkpoints.files import load_state
 from pag_inverse.priors.checkpoints.hub import find_weights
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.priors.networks import network_dtype
-from pag_inverse.priors.pixel import PixelPrior
-from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
+from pag_inverse.priors.precision import check_compiler, check_speed, place, precision_dtype, spare_memory
 from pag_inverse.runtime.devices import check_device
 from pag_inverse.schedule import BETAS, Floats
 from pag_inverse.settings import PREDICTIONS, PRIORS, PriorConfig, check_choice, load_prior_config
+from pag_inverse.settings.files import check_file
 
 TORCH_FILES = (".pt", ".pth", ".ckpt", ".safetensors")
 
@@ -72,6 +73,8 @@ def load_prior(
     device = check_device(device) if device is not None else None
     of_files = {"weights_dir": weights_dir, "download": download, "config": config}
     of_networks = {"compile": compile, "channels_last": channels_last, "low_memory": low_memory}
+    if isinstance(source, (str, os.PathLike)):
+        check_speed(dtype, device or torch.device("cpu"))
     if isinstance(source, Prior):
         changes = {"prediction": prediction, "scheduler": scheduler, **of_networks}
         _refuse({**of_files, **changes}, f"prior {source.name} is loaded already")
@@ -89,6 +92,7 @@ def load_prior(
             _refuse(of_files, f"a {type(source).__name__} is no file")
             prior = load_objects(source, scheduler, prediction)
         for network in prior.networks():
+            check_speed(dtype or network_dtype(network), device or prior.device)
             place(network, device, dtype, channels_last)
             if low_memory:
                 spare_memory(network)
@@ -115,16 +119,20 @@ def _from_name(
 ) -> Prior:
     """The prior of a name or a path, on the CPU in float32."""
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
+    if known is None or known.hub_repo is None:
+        place = f"{name} is a path" if known is None else f"prior {name} comes with the package"
+        _refuse({"weights_dir": weights_dir, "download": download}, place)
     path = find_weights(known, weights_dir, download) if known else Path(name)
-    if not path.exists():
-        raise ValueError(f"unknown prior {str(name)!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
-    if path.is_file():
-        prior = _from_file(path, known, None if config is None else Path(config), prediction)
-    else:
+    if known is None and not os.path.lexists(path):
+        there = f"there are {', '.join(PRIORS)}, or the path of a checkpoint"
+        raise ValueError(f"unknown prior {short(str(name))}; {there}")
+    if os.path.isdir(path):
         from pag_inverse.priors.checkpoints.diffusers_folder import load_folder
 
-        size = known.image_size if known else None
-        prior = load_folder(path, prediction, _betas(known), size)
+        _refuse({"config": config}, f"{path} is a folder, whose settings are files in it")
+        prior = load_folder(path, prediction, _betas(known), known.image_size if known else None)
+    else:
+        prior = _from_file(path, known, None if config is None else Path(config), prediction)
     prior.source = path
     prior.name = known.name if known else path.stem
     prior.dataset = known.dataset if known else None
@@ -132,8 +140,10 @@ def _from_name(
 
 
 def _from_file(path: Path, known: PriorConfig | None, config: Path | None, prediction: str | None) -> Prior:
+    check_file(path)
     if path.suffix not in TORCH_FILES:
         raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
+    from pag_inverse.priors.checkpoints.components import Components
     from pag_inverse.priors.checkpoints.stable_diffusion import is_latent_diffusion, load_stable_diffusion
 
     state = load_state(path)
@@ -142,7 +152,7 @@ def _from_file(path: Path, known: PriorConfig | None, config: Path | None, predi
     unet, size = load_adm(path, state, head_channels=(known and known.head_channels) or 64, config=config)
     betas = _betas(known)
     betas = BETAS["linear"]() if betas is None else betas
-    return PixelPrior(unet, betas, image_size=size, prediction=prediction or "epsilon")
+    return Components(str(path), unet, None, betas, prediction or "epsilon", image_size=size).prior()
 
 
 def _betas(known: PriorConfig | None) -> Floats | None:

@@ -17,6 +17,12 @@ def precision_dtype(precision: str) -> torch.dtype:
     return dtype
 
 
+def check_speed(dtype: torch.dtype | None, device: torch.device) -> None:
+    """ValueError for float16 on a processor."""
+    if dtype == torch.float16 and device.type == "cpu":
+        raise ValueError("precision float16 is too slow on a processor; there is bfloat16")
+
+
 def place(
     network: nn.Module, device: str | torch.device | None, dtype: torch.dtype | None, channels_last: bool = False
 ) -> None:

@@ -115,6 +115,6 @@ def test_a_state_dict_inside_a_training_checkpoint(adm_checkpoint: Path, adm: Pi
     prior = load_prior(tmp_path / "one.pt", config=config)
     assert next(prior.unet.parameters()).dtype == torch.float32
     torch.testing.assert_close(eps(prior), eps(adm), atol=0.05, rtol=0.05)
-    torch.save({"ema": half, "model": state}, tmp_path / "two.pt")
-    with pytest.raises(ValueError, match=r"several state dicts \(ema, model\)"):
+    torch.save({"student": half, "teacher": state}, tmp_path / "two.pt")
+    with pytest.raises(ValueError, match=r"several state dicts \(student, teacher\)"):
         load_prior(tmp_path / "two.pt", config=config)

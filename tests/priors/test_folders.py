@@ -134,11 +134,11 @@ def test_psld_with_a_vq_model(tmp_path: Path) -> None:
 
 
 FAULTS = [
-    ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type sample"),
+    ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type 'sample'"),
     ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
-    ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule squaredcos_cap_v2"),
-    ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}, "500 steps"),
-    ("scheduler/scheduler_config.json", {"beta_schedule": ..., "_class_name": "EDMEulerScheduler"}, "no beta_schedule"),
+    ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2'"),
+    ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}, "num_train_timesteps is 500"),
+    ("scheduler/scheduler_config.json", {"beta_schedule": ..., "_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
     ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas"),
     ("vqvae/config.json", {"_class_name": "AutoencoderTiny"}, "a AutoencoderKL or VQModel belongs here"),
     ("vqvae/config.json", {"num_vq_embeddings": 16}, "cannot be loaded"),
@@ -159,8 +159,8 @@ OTHERS = [
     ({"num_class_embeds": 10}, {}, "num_class_embeds is 10: a class-conditional network"),
     ({"in_channels": 6}, {}, "the U-Net takes 6 channels; a latent of its autoencoder has 3"),
     ({"out_channels": 4}, {}, "the U-Net gives 4 channels; supported are 3 or 6"),
-    ({"time_embedding_type": "fourier"}, {}, "time_embedding_type is fourier"),
-    ({}, {"shift_factor": 0.1159}, "shift_factor of the autoencoder is 0.1159"),
+    ({"time_embedding_type": "fourier"}, {}, "time_embedding_type is 'fourier'"),
+    ({}, {"shift_factor": 0.1159}, "shift_factor is 0.1159: an autoencoder whose latents"),
     ({}, {"in_channels": 4}, "an autoencoder of 4 channels"),
 ]
 

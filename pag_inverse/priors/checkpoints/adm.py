@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import Tensor
 
 from pag_inverse.priors.checkpoints.adm_arguments import AdmArguments, read_arguments
-from pag_inverse.priors.checkpoints.files import one_line
+from pag_inverse.priors.checkpoints.construction import build_network
+from pag_inverse.priors.checkpoints.files import as_float32
+from pag_inverse.priors.checkpoints.state_dicts import indices, shape_of
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -67,11 +68,13 @@ def load_adm(
     arguments = read_arguments(config) if config else AdmArguments()
     try:
         state = _without_prefix(state)
+        _check_is_adm(state)
+        state = as_float32(state)
         heads = arguments.head_channels(state, head_channels)
         layout = read_layout(state, heads, arguments.use_new_attention_order)
         check_arguments(arguments, layout)
         image_size = arguments.image_size or 256
-        return build_unet(state, layout, image_size), image_size
+        return _unet(state, layout, image_size), image_size
     except ValueError as error:
         beside = f" ({config})" if config else ""
         raise ValueError(f"{path}{beside}: {error}") from error
@@ -79,23 +82,22 @@ def load_adm(
 
 def read_layout(state: State, head_channels: int = 64, new_attention_order: bool = False) -> AdmLayout:
     """Read an ADM's layout off the keys and shapes of its state dict; ValueError where it is none."""
-    _check_is_adm(state)
-    inputs = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("input_blocks."))
+    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,3})\."))
     blocks = _blocks_a_level(state, inputs)
     levels, rest = divmod(inputs, blocks + 1)
     if rest:
         raise ValueError(f"no ADM U-Net: {inputs} input blocks do not make levels of {blocks} + 1")
     firsts = [1 + level * (blocks + 1) for level in range(levels)]
-    widths = tuple(_shape(state, f"input_blocks.{i}.0.out_layers.3.weight")[0] for i in firsts)
+    widths = tuple(shape_of(state, f"input_blocks.{i}.0.out_layers.3.weight", 4)[0] for i in firsts)
     layout = AdmLayout(
-        in_channels=_shape(state, "input_blocks.0.0.weight")[1],
-        out_channels=_shape(state, "out.2.weight")[0],
+        in_channels=shape_of(state, "input_blocks.0.0.weight", 4)[1],
+        out_channels=shape_of(state, "out.2.weight", 4)[0],
         widths=widths,
         blocks=blocks,
         attention=tuple(f"input_blocks.{i}.1.qkv.weight" in state for i in firsts),
         middle_attention="middle_block.1.qkv.weight" in state,
         resblock_updown=not any(".op." in k for k in state),
-        scale_shift=_shape(state, "input_blocks.1.0.emb_layers.1.weight")[0] == 2 * widths[0],
+        scale_shift=shape_of(state, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         head_channels=head_channels,
         new_attention_order=new_attention_order,
     )
@@ -159,29 +161,30 @@ def convert_state(state: State, layout: AdmLayout) -> dict[str, Tensor]:
     """The state dict in UNet2DModel's keys; legacy qkv tensors are split head by head."""
     converted: dict[str, Tensor] = {}
     for key, value in state.items():
-        module, kind = key.rsplit(".", 1)
-        if module.endswith(".qkv"):
-            target = _target(module.removesuffix(".qkv"), layout)
-            for name, part in zip("qkv", _split_qkv(value, layout), strict=True):
-                converted[f"{target}.to_{name}.{kind}"] = part
-        else:
-            value = value.squeeze(-1) if module.endswith("proj_out") else value
-            converted[f"{_rename(module, layout)}.{kind}"] = value
+        for target, part in _converted(key, value, layout):
+            if target in converted:
+                raise ValueError(f"no ADM U-Net: key {key} is the weight of another key too")
+            converted[target] = part
     return converted
 
 
-def build_unet(state: State, layout: AdmLayout, image_size: int = 256) -> UNet2DModel:
-    """The UNet2DModel of a state dict, float32; ValueError where a key is missing or left over or a shape differs."""
+def _converted(key: str, value: Tensor, layout: AdmLayout) -> Iterator[tuple[str, Tensor]]:
+    module, _, kind = key.rpartition(".")
+    if module.endswith(".qkv"):
+        target = _target(module.removesuffix(".qkv"), layout)
+        for name, part in zip("qkv", _split_qkv(key, value, layout), strict=True):
+            yield f"{target}.to_{name}.{kind}", part
+    else:
+        value = value.squeeze(-1) if module.endswith("proj_out") else value
+        yield f"{_rename(module, layout)}.{kind}", value
+
+
+def _unet(state: State, layout: AdmLayout, image_size: int) -> UNet2DModel:
+    """The UNet2DModel of a state dict; ValueError where a key is missing or left over or a shape differs."""
     from diffusers import UNet2DModel
 
-    with torch.device("meta"):
-        unet = UNet2DModel(**unet_config(layout, image_size))
-    converted = {k: v.float() for k, v in convert_state(state, layout).items()}
-    try:
-        unet.load_state_dict(converted, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"not the weights of one ADM U-Net: {one_line(error)}") from error
-    return unet
+    converted, config = convert_state(state, layout), unet_config(layout, image_size)
+    return cast("UNet2DModel", build_network(lambda: UNet2DModel(**config), converted, "an ADM U-Net"))
 
 
 def _without_prefix(state: State) -> State:
@@ -203,12 +206,14 @@ def _check_is_adm(state: State) -> None:
     missing = [key for key in needed if key not in state]
     if missing:
         raise ValueError(f"no ADM U-Net: key {missing[0]} is missing")
+    if odd := [key for key, value in state.items() if not 1 <= value.ndim <= 4]:
+        raise ValueError(f"no ADM U-Net: key {odd[0]} has the shape {tuple(state[odd[0]].shape)}")
     if any(key.startswith("label_emb") for key in state):
         raise ValueError("a class-conditional ADM (it has label_emb); an unconditional one is needed here")
 
 
 def _check_representable(state: State, layout: AdmLayout) -> None:
-    base = _shape(state, "time_embed.0.weight")[1]
+    base = shape_of(state, "time_embed.0.weight", 2)[1]
     if base != layout.widths[0]:
         raise ValueError(f"an ADM whose first level ({layout.widths[0]}) is not as wide as its base ({base})")
     if any(w % 32 for w in layout.widths):
@@ -220,18 +225,12 @@ def _check_representable(state: State, layout: AdmLayout) -> None:
 
 def _blocks_a_level(state: State, inputs: int) -> int:
     """Residual blocks a level: the first upsampling sits in the last output block of the deepest level."""
-    pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers|conv)\.")
-    ups = [int(found[1]) for key in state if (found := pattern.match(key))]
-    return min(ups) if ups else inputs - 1
+    return min(indices(state, r"output_blocks\.(\d{1,3})\.[12]\.(in_layers|conv)\."), default=inputs - 1)
 
 
-def _shape(state: State, key: str) -> tuple[int, ...]:
-    if key not in state:
-        raise ValueError(f"no ADM U-Net: key {key} is missing")
-    return tuple(state[key].shape)
-
-
-def _split_qkv(value: Tensor, layout: AdmLayout) -> Iterator[Tensor]:
+def _split_qkv(key: str, value: Tensor, layout: AdmLayout) -> Iterator[Tensor]:
+    if value.shape[0] % (3 * layout.head_channels):
+        raise ValueError(f"key {key} of shape {tuple(value.shape)} does not split into heads of {layout.head_channels}")
     value = value.squeeze(-1) if value.ndim == 3 else value
     width, rest = value.shape[0] // 3, tuple(value.shape[1:])
     if layout.new_attention_order:
@@ -260,13 +259,15 @@ def _split_module(module: str) -> tuple[str, str]:
 
 def _target(prefix: str, layout: AdmLayout) -> str:
     """The diffusers module of an ADM module such as `input_blocks.9.1`."""
-    found = re.fullmatch(r"(input_blocks|output_blocks)\.(\d+)\.(\d)|middle_block\.(\d)", prefix)
+    found = re.fullmatch(r"(input_blocks|output_blocks)\.(\d{1,3})\.(\d)|middle_block\.(\d)", prefix)
     if found is None:
         raise ValueError(f"no ADM U-Net: unknown module {prefix}")
     if found[4] is not None:
         return _middle(int(found[4]), layout)
     place = int(found[2]) - (found[1] == "input_blocks")
     block, layer = divmod(place, layout.blocks + 1)
+    if not 0 <= block < len(layout.widths):
+        raise ValueError(f"no ADM U-Net: unknown module {prefix}")
     if found[1] == "input_blocks":
         kind = "downsamplers.0" if layer == layout.blocks else _kind(found[3], layout.attention[block], layer)
         return f"down_blocks.{block}.{kind}"

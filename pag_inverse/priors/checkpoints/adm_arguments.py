@@ -6,42 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from pag_inverse.priors.checkpoints.files import read_settings
+from pag_inverse.priors.checkpoints.picture_side import LARGEST_SIDE
 from pag_inverse.settings import settings, validated
 
 # How a network was trained and is sampled from: they change nothing of what it computes.
 _OF_NO_EFFECT = {
-    "batch_size",
-    "classifier_path",
-    "classifier_scale",
-    "clip_denoised",
-    "data_dir",
-    "dropout",
-    "dynamic_threshold",
-    "ema_rate",
-    "fp16_scale_growth",
-    "log_interval",
-    "lr",
-    "lr_anneal_steps",
-    "microbatch",
-    "model_path",
-    "num_samples",
-    "rescale_learned_sigmas",
-    "rescale_timesteps",
-    "resume_checkpoint",
-    "sampler",
-    "save_interval",
-    "schedule_sampler",
-    "timestep_respacing",
-    "use_checkpoint",
-    "use_ddim",
-    "use_fp16",
-    "use_kl",
+    "batch_size", "classifier_path", "classifier_scale", "clip_denoised", "data_dir", "dropout",
+    "dynamic_threshold", "ema_rate", "fp16_scale_growth", "log_interval", "lr", "lr_anneal_steps", "microbatch",
+    "model_path", "num_samples", "rescale_learned_sigmas", "rescale_timesteps", "resume_checkpoint", "sampler",
+    "save_interval", "schedule_sampler", "timestep_respacing", "use_checkpoint", "use_ddim", "use_fp16", "use_kl",
     "weight_decay",
-}
+}  # fmt: skip
 
 
 def _numbers(value: object) -> object:
@@ -53,6 +32,7 @@ def _numbers(value: object) -> object:
     return (value,) if isinstance(value, (int, float)) else value
 
 
+_Number = Annotated[int, Field(ge=-1, le=2**16)]
 _Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 
 
@@ -63,14 +43,14 @@ class AdmArguments:
     Those with a single allowed value say what kind of model this project can use.
     """
 
-    image_size: int | None = None
-    num_channels: int | None = None
-    num_res_blocks: int | None = None
+    image_size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None = None
+    num_channels: _Number | None = None
+    num_res_blocks: _Number | None = None
     channel_mult: _Numbers | None = None
     attention_resolutions: _Numbers | None = None
-    num_heads: int | None = None
-    num_head_channels: int | None = None
-    num_heads_upsample: int = -1
+    num_heads: _Number | None = None
+    num_head_channels: _Number | None = None
+    num_heads_upsample: _Number = -1
     use_new_attention_order: bool = False
     use_scale_shift_norm: bool | None = None
     resblock_updown: bool | None = None

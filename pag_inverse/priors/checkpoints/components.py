@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from operators.validation import check_number
 from pag_inverse.priors.base import Prior
+from pag_inverse.priors.checkpoints.construction import check_kind
+from pag_inverse.priors.checkpoints.picture_side import largest_side
 from pag_inverse.priors.checkpoints.text_encoder import TextEncoder
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.priors.pixel import PixelPrior
 from pag_inverse.priors.quantised import QuantisedLatentPrior
 from pag_inverse.schedule import Floats
-
-# Settings of U-Nets that mean an input, or a meaning of the input, that a prior does not have.
-_OTHER_INPUTS = {
-    "class_embed_type": "a class-conditional network",
-    "num_class_embeds": "a class-conditional network",
-    "addition_embed_type": "Stable Diffusion XL or another model with more conditions than a prompt",
-    "encoder_hid_dim_type": "a network with another condition than CLIP's text",
-    "time_cond_proj_dim": "a distilled network that takes the guidance scale as input",
-    "center_input_sample": "a network for images in [0, 1]",
-}
-_OTHER_LATENTS = ("shift_factor", "latents_mean", "latents_std")
 
 
 @dataclass(frozen=True)
@@ -45,17 +36,17 @@ class Components:
 
     def prior(self) -> Prior:
         """The prior that runs them; ValueError for a kind of model that is not supported."""
-        _check_unet(self.unet, self.where)
+        check_kind(self.unet.config, self.where)
         if self.vae is None:
             if takes_prompt(self.unet):
                 raise ValueError(f"{self.where}: a U-Net that takes a prompt needs an autoencoder and a text encoder")
             _check_channels(self.unet, 3, "an image", self.where)
-            size = self.image_size or _side(self.unet.config.sample_size, 256)
+            size = self.image_size or self._side(256)
             return PixelPrior(self.unet, self.betas, image_size=size, prediction=self.prediction)
         _check_autoencoder(self.vae, self.where)
-        _check_channels(self.unet, self.vae.config.latent_channels, "a latent of its autoencoder", self.where)
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        size = self.image_size or _side(self.unet.config.sample_size, 64) * factor
+        channels = self.vae.config.get("vq_embed_dim") or self.vae.config.latent_channels
+        _check_channels(self.unet, channels, "a latent of its autoencoder", self.where)
+        size = self.image_size or self._side(64) * 2 ** (len(self.vae.config.block_out_channels) - 1)
         kind = QuantisedLatentPrior if is_a(self.vae, "VQModel") else LatentPrior
         prior = kind(self.unet, self.vae, self.betas, empty=self._empty(), image_size=size, prediction=self.prediction)
         prior.text = self.text
@@ -71,9 +62,16 @@ class Components:
                 "folder, or build LatentPrior(unet, vae, betas, empty=...) with the embedding of the empty prompt"
             )
         empty, width = self.text.empty(), self.unet.config.cross_attention_dim
-        if empty.shape[-1] != width:
+        if {empty.shape[-1]} != set(width if isinstance(width, (list, tuple)) else [width]):
             raise ValueError(f"{self.where}: the text encoder is {empty.shape[-1]} wide, the U-Net takes {width}")
         return empty
+
+    def _side(self, default: int) -> int:
+        config = self.unet.config
+        try:
+            return largest_side(config.sample_size, default, 2 ** (len(config.block_out_channels) - 1))
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {error}") from error
 
 
 def takes_prompt(unet: Any) -> bool:
@@ -84,16 +82,6 @@ def takes_prompt(unet: Any) -> bool:
 def is_a(value: object, *names: str) -> bool:
     """Whether the class of a value, or one it derives from, has one of these names; nothing is imported for it."""
     return any(kind.__name__ in names for kind in type(value).__mro__)
-
-
-def _check_unet(unet: Any, where: str) -> None:
-    config = unet.config
-    for name, meaning in _OTHER_INPUTS.items():
-        if config.get(name):
-            raise ValueError(f"{where}: {name} is {config[name]}: {meaning} is not supported")
-    time = config.get("time_embedding_type", "positional")
-    if time != "positional":
-        raise ValueError(f"{where}: time_embedding_type is {time}; supported are timesteps 0 to 999 (positional)")
 
 
 def _check_channels(unet: Any, expected: int, of: str, where: str) -> None:
@@ -108,13 +96,5 @@ def _check_autoencoder(vae: Any, where: str) -> None:
     config = vae.config
     if (config.in_channels, config.out_channels) != (3, 3):
         raise ValueError(f"{where}: an autoencoder of {config.in_channels} channels; 3 are needed")
-    for name in _OTHER_LATENTS:
-        if config.get(name):
-            raise ValueError(f"{where}: {name} of the autoencoder is {config[name]}; latents are scaled only")
-
-
-def _side(sample_size: object, default: int) -> int:
-    """The side of a U-Net's samples: a number, two of them, or None."""
-    if isinstance(sample_size, Sequence):
-        return int(max(sample_size))
-    return int(sample_size) if isinstance(sample_size, (int, float)) and sample_size else default
+    check_kind(config, where)
+    check_number(f"{where}: scaling_factor of the autoencoder", config.scaling_factor, minimum=1e-6)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, takes_prompt
-from pag_inverse.priors.checkpoints.files import one_line
+from pag_inverse.priors.checkpoints.construction import DIFFUSERS, build_network, check_settings, read_weights
 from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
 from pag_inverse.priors.checkpoints.text_encoder import folder_text_encoder
 from pag_inverse.schedule import BETAS, Floats
@@ -24,9 +22,9 @@ def load_folder(
 
     Without a scheduler in the folder and without `betas`: linear betas for pixels, Stable Diffusion's for latents.
     """
-    autoencoders = [path / name for name in ("vae", "vqvae") if (path / name).is_dir()]
+    autoencoders = [path / name for name in ("vae", "vqvae") if os.path.isdir(path / name)]
     vae = load_autoencoder(autoencoders[0]) if autoencoders else None
-    inner = path / "unet" if (path / "unet").is_dir() or vae is not None else path
+    inner = path / "unet" if os.path.isdir(path / "unet") or vae is not None else path
     unet = load_model(inner, "UNet2DModel", *(["UNet2DConditionModel"] if vae is not None else []))
     found = _chain(path, prediction)
     if found is None:
@@ -38,25 +36,15 @@ def load_folder(
 
 def load_model(folder: Path, *kinds: str) -> Any:
     """One diffusers model of a folder (config.json and weights), every key in its place; float32."""
-    kind = read_json(folder / "config.json").get("_class_name")
-    if kind not in kinds:
-        raise ValueError(f"{folder} holds a {kind}; a {' or '.join(kinds)} belongs here")
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name")
+    if name not in kinds:
+        raise ValueError(f"{folder} holds a {name}; a {' or '.join(kinds)} belongs here")
     import diffusers
 
-    try:
-        model, info = getattr(diffusers, kind).from_pretrained(
-            folder,
-            local_files_only=True,
-            output_loading_info=True,
-            low_cpu_mem_usage=False,
-            torch_dtype=torch.float32,
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{folder} cannot be loaded: {one_line(error)}") from error
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if info.get(fault):
-            raise ValueError(f"{folder}: {fault.replace('_', ' ')}: {list(info[fault])[:3]}")
-    return model
+    kind = getattr(diffusers, str(name))
+    settings = check_settings(config, kind, str(folder / "config.json"))
+    return build_network(lambda: kind(**settings), read_weights(folder, DIFFUSERS), str(folder))
 
 
 def load_autoencoder(folder: Path) -> Any:
@@ -70,7 +58,7 @@ def load_autoencoder(folder: Path) -> Any:
 def _chain(folder: Path, prediction: str | None) -> tuple[Floats, str] | None:
     """The betas and the prediction of the folder's scheduler, which may lie beside the network; None without one."""
     for file in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
-        if file.exists():
+        if os.path.lexists(file):
             config = read_json(file, infinite=True)
             return betas_of(config, str(file)), prediction_of(config, str(file), prediction)
     return None

@@ -3,64 +3,91 @@
 from __future__ import annotations
 
 import pickle
-import struct
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pag_inverse.settings import read_yaml
-from pag_inverse.settings.files import read_json
+from pag_inverse.priors.checkpoints.state_dicts import find_state
+from pag_inverse.settings.files import check_file, read_json, read_text
+from pag_inverse.settings.reader import parse_yaml
 
-_WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
+PICKLE_LIMIT = 2**23  # bytes of the names and shapes in a torch file; those of Stable Diffusion take 0.3 MB
+SETTINGS_LIMIT = 2**16  # bytes of a file of arguments, or of one of settings in YAML
+_FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, or of a torch file without running any code it may hold.
+    """The state dict in a `.safetensors`, or in a torch file without running any code it may hold.
 
-    Of a training checkpoint that holds more, the state dict in it; ValueError where it holds several.
+    `state_dicts.find_state` says which one of a training checkpoint. ValueError for a file of another kind, and for
+    tensors that need more memory than the file has bytes.
     """
+    size = check_file(path)
+    state = find_state(str(path), _content(path))
+    if sum(value.numel() * value.element_size() for value in state.values()) > 2 * size:  # some weights may be shared
+        raise ValueError(f"{path}: its tensors have more numbers than the file holds: save them as contiguous copies")
+    return state
+
+
+def as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32; ValueError for the first one that does not hold finite real numbers alone."""
+    return {key: _weight(key, value) for key, value in state.items()}
+
+
+def _weight(key: str, value: Tensor) -> Tensor:
+    if value.dtype not in _FORMATS or value.layout != torch.strided or value.device.type != "cpu" or value.is_nested:
+        formats = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FORMATS)
+        kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+        raise ValueError(f"key {key} is a tensor of another kind ({kind}); weights are dense and in {formats}")
+    weight = value.detach().float()
+    if not weight.numel() or not all(bool(torch.isfinite(bound)) for bound in weight.aminmax()):
+        raise ValueError(f"key {key} of shape {tuple(weight.shape)} is empty, or holds NaN or infinite numbers")
+    return weight
+
+
+def _content(path: Path) -> object:
     try:
-        content: object = load_file(path) if path.suffix == ".safetensors" else _load_torch(path)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if b"bytearray\n" in torch_pickle(path):  # torch allows it: it makes an object of any size
+            raise ValueError("its pickle makes a bytearray")
+        with harmless_globals():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded; "
             "a .safetensors of the same weights can be"
         ) from error
-    except (RuntimeError, EOFError, SafetensorError, struct.error, KeyError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {first_line(error)}") from error
-    state = _state_dict(path, content)
-    for prefix in _WRAPPERS:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    except Exception as error:  # whatever the readers of both formats raise on bytes that are not theirs
+        reason = one_line(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {reason}") from error
 
 
-def _load_torch(path: Path) -> object:
-    with harmless_globals():
-        return torch.load(path, map_location="cpu", weights_only=True)
+def torch_pickle(path: Path) -> bytes:
+    """The pickle of a torch file, in which the names of its tensors stand; the first 8 MB of one without a zip.
 
-
-def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
-    """The one mapping of names to tensors: the content itself, its `state_dict`, or the only one in it."""
-    if _is_state(content):
-        return dict(content)  # type: ignore[call-overload]
-    inner = {str(k): v for k, v in content.items() if _is_state(v)} if isinstance(content, Mapping) else {}
-    inner = {"state_dict": inner["state_dict"]} if "state_dict" in inner else inner
-    if len(inner) > 1:
-        raise ValueError(f"{path} holds several state dicts ({', '.join(inner)}); save the one to use in a file alone")
-    if not inner:
-        raise ValueError(f"{path} is no state dict of tensors")
-    return dict(*inner.values())
-
-
-def _is_state(content: object) -> bool:
-    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+    ValueError where the entries of the zip are not as torch writes them: not compressed, no larger than the file.
+    """
+    size = check_file(path)
+    with path.open("rb") as file:
+        if not (start := file.read(PICKLE_LIMIT)).startswith(b"PK\x03\x04"):
+            return start
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed; torch.save does not compress them")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its entries are larger than the file")
+        names = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if len(names) != 1 or names[0].file_size > PICKLE_LIMIT:
+            raise ValueError(f"it has no data.pkl of at most {PICKLE_LIMIT / 1e6:.0f} MB")
+        return archive.read(names[0])
 
 
 class _Named:
@@ -74,16 +101,21 @@ def harmless_globals() -> AbstractContextManager[None]:
     return allow([(_Named, name) for name in names]) if allow else nullcontext()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, or its class where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def one_line(error: Exception, longest: int = 300) -> str:
-    """An exception's message on one line."""
-    return " ".join(str(error).split())[:longest]
+    """An exception's message on one line, or its class where it has none."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """A JSON or YAML file of settings; ValueError otherwise."""
-    return read_yaml(file) if file.suffix in (".yaml", ".yml") else read_json(file)
+    """A JSON or YAML file of settings, of at most 64 kB; ValueError otherwise."""
+    check_file(file, SETTINGS_LIMIT)
+    if file.suffix not in (".yaml", ".yml"):
+        return read_json(file)
+    values = parse_yaml(read_text(file, SETTINGS_LIMIT), str(file))
+    left, parts = [values], 0
+    while left:  # few aliases of YAML can name billions of values
+        value, parts = left.pop(), parts + 1
+        left += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        if parts + len(left) > SETTINGS_LIMIT:
+            raise ValueError(f"{file}: its aliases make it larger than a file of settings")
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pag_inverse.priors.checkpoints.files import first_line
+from pag_inverse.priors.checkpoints.files import one_line
 from pag_inverse.settings import PriorConfig
 
 PACKAGE = Path(__file__).parents[1]  # the embedded weights lie in it
@@ -42,7 +42,7 @@ def _from_hub(config: PriorConfig, repo: str, download: bool) -> Path | None:
             raise ValueError(f"prior {config.name}: {repo} cannot be fetched: the hub is out of reach") from error
         return None
     except (HfHubHTTPError, OSError) as error:
-        raise ValueError(f"prior {config.name}: {repo} cannot be fetched: {first_line(error)}") from error
+        raise ValueError(f"prior {config.name}: {repo} cannot be fetched: {one_line(error)}") from error
 
 
 def _fetch(repo: str, file: str | None, local_files_only: bool) -> Path:

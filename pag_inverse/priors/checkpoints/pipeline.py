@@ -8,7 +8,7 @@ import torch
 
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, is_a
-from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
+from pag_inverse.priors.checkpoints.scheduler import SCHEDULERS, betas_of, prediction_of
 from pag_inverse.priors.checkpoints.text_encoder import TextEncoder, held_text_encoder
 from pag_inverse.priors.networks import own_view, uncompiled
 from pag_inverse.schedule import BETAS, Floats
@@ -59,7 +59,9 @@ def _chain(scheduler: Any, prediction: str | None, default: Floats) -> tuple[Flo
         return default, prediction or "epsilon"
     if not is_a(scheduler, "SchedulerMixin"):
         raise ValueError(f"scheduler is a {type(scheduler).__name__}; it must be a scheduler of diffusers")
-    where, config = type(scheduler).__name__, {"_class_name": type(scheduler).__name__, **scheduler.config}
+    where = type(scheduler).__name__
+    known = [kind.__name__ for kind in type(scheduler).__mro__ if kind.__name__ in SCHEDULERS]
+    config = {**scheduler.config, "_class_name": (*known, where)[0]}
     return betas_of(config, where), prediction_of(config, where, prediction)
 
 
@@ -93,3 +95,6 @@ def _check_network(network: Any, where: str, *kinds: str) -> None:
     if len(formats) != 1 or not formats <= _DTYPES:
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in formats))
         raise ValueError(f"{where}: weights in {found}; they must be in one of {', '.join(PRECISIONS)}")
+    for name, parameter in network.named_parameters():
+        if not all(bool(torch.isfinite(bound)) for bound in parameter.detach().aminmax()):
+            raise ValueError(f"{where}: {name} holds NaN or infinite numbers")

@@ -8,7 +8,7 @@ channels, linear layers there and the penultimate layer of OpenCLIP ViT-H. The k
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from torch import Tensor
 
-from pag_inverse.priors.checkpoints.files import first_line, one_line, read_settings
-from pag_inverse.priors.checkpoints.text_encoder import empty_prompt_tokens
+from operators.validation import short
+from pag_inverse.priors.checkpoints.construction import build_network
+from pag_inverse.priors.checkpoints.files import as_float32, one_line, read_settings
+from pag_inverse.priors.checkpoints.state_dicts import indices, shape_of
+from pag_inverse.priors.checkpoints.text_encoder import build_text_encoder, embed, empty_prompt_tokens
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.schedule import BETAS
 
@@ -29,6 +32,17 @@ OPEN_CLIP, EMA = "cond_stage_model.model.", "model_ema."
 # What such files hold beside their networks: the schedule's tables, the moving average's own, buffers of encoders.
 SCHEDULE = re.compile(r"(betas|lvlb_weights|logvar|global_step|.*alphas_cumprod.*|posterior_\w+)")
 IGNORED = re.compile(rf"{EMA}.*|.*\.position_ids|cond_stage_model\.(model\.)?(logit_scale|text_projection|attn_mask)")
+# What the original YAML can say of the chain and the latents; other values are other models.
+_ORIGINAL = {
+    "linear_start": 0.00085,
+    "linear_end": 0.012,
+    "timesteps": 1000,
+    "beta_schedule": "linear",  # in the square root
+    "scale_factor": 0.18215,
+    "scale_by_std": False,
+    "channels": 4,
+    "conditioning_key": "crossattn",
+}
 PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction"}
 
 
@@ -46,17 +60,17 @@ def load_stable_diffusion(path: Path, state: State, config: Path | None, predict
     try:
         _check_kind(state)
         _check_betas(state)
-        unet = _build(UNet2DConditionModel, _unet_config(_part(state, UNET)), _unet_state(state), UNET)
-        vae = _build(AutoencoderKL, _vae_config(_part(state, VAE)), _vae_state(state), VAE)
-        predicted = _prediction(config, prediction)
+        used = _used(state)
+        unet = _build(UNet2DConditionModel, _unet_config(_part(used, UNET)), _unet_state(used), UNET)
+        vae = _build(AutoencoderKL, _vae_config(_part(used, VAE)), _vae_state(used), VAE)
+        predicted = _prediction(config, prediction, unet)
         if predicted is None:
             predicted = stable_diffusion_prediction(path, unet)
-        empty = _empty_prompt(state, unet)
+        empty = _empty_prompt(used, unet)
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     size = 768 if predicted == "v_prediction" and unet.config.use_linear_projection else 512
-    betas = BETAS["scaled_linear"]()
-    return LatentPrior(unet, vae, betas, empty=empty, image_size=size, prediction=predicted)
+    return LatentPrior(unet, vae, BETAS["scaled_linear"](), empty=empty, image_size=size, prediction=predicted)
 
 
 def stable_diffusion_prediction(path: Path, unet: Any) -> str:
@@ -69,28 +83,40 @@ def stable_diffusion_prediction(path: Path, unet: Any) -> str:
     )
 
 
-def _prediction(config: Path | None, given: str | None) -> str | None:
+def _prediction(config: Path | None, given: str | None, unet: Any) -> str | None:
     """What the flag says, or the original YAML; both may, if they agree."""
     if config is None:
         return given
-    model = read_settings(config).get("model")
-    params = model.get("params") if isinstance(model, Mapping) else None
-    if not isinstance(params, Mapping):
+    params = _mapping(_mapping(read_settings(config), "model"), "params")
+    if not params:
         raise ValueError(f"{config} is no original config of Stable Diffusion: it has no model.params")
+    heads = {"num_head_channels": 64} if unet.config.use_linear_projection else {"num_heads": 8}
+    network = _mapping(_mapping(params, "unet_config"), "params")
+    for name, value, needed in [
+        *((name, params.get(name, needed), needed) for name, needed in _ORIGINAL.items()),
+        *((name, network.get(name, needed), needed) for name, needed in heads.items()),
+    ]:
+        if value != needed or isinstance(value, bool) != isinstance(needed, bool):
+            raise ValueError(f"{config}: {name} is {short(value)}; supported is {needed}")
     parameterization = params.get("parameterization", "eps")  # the original's default
-    if parameterization not in PARAMETERIZATIONS:
+    found = PARAMETERIZATIONS.get(parameterization) if isinstance(parameterization, str) else None
+    if found is None:
         known = " and ".join(PARAMETERIZATIONS)
-        raise ValueError(f"{config}: parameterization {parameterization!r}; supported are {known}")
-    found = PARAMETERIZATIONS[parameterization]
+        raise ValueError(f"{config}: parameterization {short(parameterization)}; supported are {known}")
     if given not in (None, found):
         raise ValueError(f"{config} says {found}, not {given}: one of them is wrong")
     return found
 
 
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _check_kind(state: State) -> None:
     if any(key.startswith("conditioner.") for key in state):
         raise ValueError("Stable Diffusion XL or a refiner; supported are 1.x and 2.x")
-    first = _shape(state, f"{UNET}input_blocks.0.0.weight")
+    first = shape_of(state, f"{UNET}input_blocks.0.0.weight", 4)
     if first[1] != 4:
         raise ValueError(f"{first[1]} input channels, not 4: it is no model for text to image")
     if f"{UNET}label_emb.0.0.weight" in state or f"{UNET}label_emb.weight" in state:
@@ -102,19 +128,32 @@ def _check_kind(state: State) -> None:
 
 
 def _check_betas(state: State) -> None:
-    if "betas" in state and not np.allclose(state["betas"].float().numpy(), BETAS["scaled_linear"](), atol=1e-5):
+    if "betas" not in state:
+        return
+    found = as_float32({"betas": state["betas"]})["betas"].numpy()
+    rounding = torch.finfo(state["betas"].dtype).eps
+    expected = BETAS["scaled_linear"]()
+    if found.shape != expected.shape or not np.allclose(found, expected, atol=1e-5, rtol=rounding):
         raise ValueError("its betas are not Stable Diffusion's (scaled_linear, 0.00085 to 0.012)")
 
 
+def _used(state: State) -> dict[str, Tensor]:
+    """The tensors of the networks in float32; the moving average of the U-Net where it is held."""
+    others = {k: v for k, v in state.items() if k.startswith((VAE, CLIP, OPEN_CLIP)) and not IGNORED.fullmatch(k)}
+    return as_float32({**_averaged(state), **others})
+
+
 def _build(kind: Any, config: dict[str, Any], state: dict[str, Tensor], prefix: str) -> Any:
-    """A network of diffusers with these weights; ValueError where a key is missing or left over or a shape differs."""
-    with torch.device("meta"):
-        network = kind(**config)
+    return build_network(lambda: kind(**config), state, f"{prefix}*")
+
+
+def _converted(convert: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Tensor]:
+    """The tensors under diffusers' names."""
     try:
-        network.load_state_dict({k: v.float() for k, v in state.items()}, strict=True, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{prefix}* are not the weights of one {kind.__name__}: {one_line(error)}") from error
-    return network
+        found: dict[str, Tensor] = convert(*args, **options)
+    except Exception as error:  # diffusers' converters raise anything on keys and shapes that are not theirs
+        raise ValueError(f"no keys of Stable Diffusion: {one_line(error)}") from error
+    return found
 
 
 def _part(state: State, prefix: str) -> dict[str, Tensor]:
@@ -135,17 +174,17 @@ def _averaged(state: State) -> dict[str, Tensor]:
 
 def _unet_config(state: State) -> dict[str, Any]:
     """The arguments of diffusers' U-Net."""
-    inputs = 1 + max((int(k.split(".")[1]) for k in state if k.startswith("input_blocks.")), default=0)
-    downs = sorted(int(k.split(".")[1]) for k in state if re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", k))
+    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,3})\."), default=0)
+    downs = indices(state, r"input_blocks\.(\d{1,3})\.0\.op\.weight")
     layers = downs[0] - 1 if downs else inputs - 1
     levels, rest = divmod(inputs, layers + 1)
     if rest or layers < 1:
         raise ValueError(f"no Stable Diffusion U-Net: {inputs} input blocks")
     firsts = [1 + level * (layers + 1) for level in range(levels)]
-    widths = tuple(_shape(state, f"input_blocks.{i}.0.out_layers.3.weight")[0] for i in firsts)
+    widths = tuple(shape_of(state, f"input_blocks.{i}.0.out_layers.3.weight", 4)[0] for i in firsts)
     attention = [f"input_blocks.{i}.1.proj_in.weight" in state for i in firsts]
     block = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-    linear = len(_shape(state, "middle_block.1.proj_in.weight")) == 2
+    linear = state.get("middle_block.1.proj_in.weight", torch.empty(0)).ndim == 2
     return dict(
         sample_size=64,
         in_channels=4,
@@ -154,32 +193,39 @@ def _unet_config(state: State) -> dict[str, Any]:
         layers_per_block=layers,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        cross_attention_dim=_shape(state, block)[1],
+        cross_attention_dim=shape_of(state, block, 2)[1],
         attention_head_dim=tuple(width // 64 for width in widths) if linear else 8,
         use_linear_projection=linear,
     )
 
 
 def _unet_state(state: State) -> dict[str, Tensor]:
-    source = _averaged(state)
+    source = {key: value for key, value in state.items() if key.startswith(UNET)}
     layers = _unet_config(_part(state, UNET))["layers_per_block"]
-    found = single_file_utils.convert_ldm_unet_checkpoint(source, {"layers_per_block": layers})
-    return _all_placed(source, found)
+    convert = single_file_utils.convert_ldm_unet_checkpoint
+    return _all_placed(source, _converted(convert, source, {"layers_per_block": layers}))
 
 
 def _vae_config(state: State) -> dict[str, Any]:
     """The arguments of diffusers' autoencoder."""
-    levels = 1 + max((int(k.split(".")[2]) for k in state if k.startswith("encoder.down.")), default=-1)
-    widths = tuple(_shape(state, f"encoder.down.{i}.block.0.conv1.weight")[0] for i in range(levels))
+    levels = 1 + max(indices(state, r"encoder\.down\.(\d{1,2})\."), default=-1)
+    widths = tuple(shape_of(state, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels))
     return dict(
         sample_size=512,
         block_out_channels=widths,
-        layers_per_block=len([k for k in state if re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", k)]),
+        layers_per_block=len(indices(state, r"encoder\.down\.0\.block\.(\d{1,3})\.conv1\.weight")),
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        latent_channels=_shape(state, "decoder.conv_in.weight")[1],
+        latent_channels=_latent_channels(state),
         scaling_factor=0.18215,
     )
+
+
+def _latent_channels(state: State) -> int:
+    channels = shape_of(state, "decoder.conv_in.weight", 4)[1]
+    if channels != 4:
+        raise ValueError(f"an autoencoder of {channels} latent channels, not 4")
+    return channels
 
 
 def _vae_state(state: State) -> dict[str, Tensor]:
@@ -189,7 +235,7 @@ def _vae_state(state: State) -> dict[str, Tensor]:
             source[key] = value[:, :, 0, 0]
     levels = len(_vae_config(_part(state, VAE))["down_block_types"])
     blocks = {"down_block_types": [None] * levels, "up_block_types": [None] * levels}
-    return _all_placed(source, single_file_utils.convert_ldm_vae_checkpoint(source, blocks))
+    return _all_placed(source, _converted(single_file_utils.convert_ldm_vae_checkpoint, source, blocks))
 
 
 def _all_placed(source: State, converted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -201,16 +247,16 @@ def _all_placed(source: State, converted: dict[str, Tensor]) -> dict[str, Tensor
     return converted
 
 
-@torch.no_grad()
 def _empty_prompt(state: State, unet: Any) -> Tensor:
     """The embedding (1, 77, D) of the empty prompt."""
     width = unet.config.cross_attention_dim
     if unet.config.use_linear_projection:
-        encoder, pad = _text_encoder(_open_clip_state(state), "gelu", OPEN_CLIP), 0
+        prefix, pad, renamed = OPEN_CLIP, 0, _open_clip_state(state)
     else:
         source = {key: value for key, value in state.items() if key.startswith(CLIP)}
-        encoder, pad = _text_encoder(single_file_utils.convert_ldm_clip_checkpoint(source), "quick_gelu", CLIP), 49407
-    found = encoder(torch.tensor([empty_prompt_tokens(pad)])).last_hidden_state.float()
+        prefix, pad, renamed = CLIP, 49407, _converted(single_file_utils.convert_ldm_clip_checkpoint, source)
+    encoder = _text_encoder(renamed, "gelu" if prefix == OPEN_CLIP else "quick_gelu", prefix)
+    found = embed(encoder, torch.tensor([empty_prompt_tokens(pad)]))
     if found.shape[-1] != width:
         raise ValueError(f"its text encoder is {found.shape[-1]} wide, its U-Net wants {width}")
     return found
@@ -218,48 +264,31 @@ def _empty_prompt(state: State, unet: Any) -> Tensor:
 
 def _open_clip_state(state: State) -> dict[str, Tensor]:
     """CLIP's keys from OpenCLIP's, without the last block: 2.x takes what the one before it says."""
-    blocks = [int(found[1]) for key in state if (found := re.match(rf"{re.escape(OPEN_CLIP)}.*resblocks\.(\d+)", key))]
+    blocks = indices(state, rf"{re.escape(OPEN_CLIP)}transformer\.resblocks\.(\d{{1,3}})\.")
     if not blocks:
         raise ValueError(f"no text encoder: no key {OPEN_CLIP}transformer.resblocks")
     inner, ends = f"{OPEN_CLIP}transformer.", ("positional_embedding", "token_embedding.weight", "ln_final.")
-    kept = {k: v for k, v in state.items() if k.startswith(OPEN_CLIP) and not IGNORED.fullmatch(k)}
+    kept = {k: v for k, v in state.items() if k.startswith(OPEN_CLIP)}
     foreign = [k for k in kept if not k.startswith((inner, *(OPEN_CLIP + end for end in ends)))]
     if foreign:
         raise ValueError(f"unknown key {foreign[0]}")
     kept = {k: v for k, v in kept.items() if not k.startswith(f"{inner}resblocks.{max(blocks)}.")}
-    width = _shape(state, f"{OPEN_CLIP}ln_final.weight")[0]
+    width = shape_of(state, f"{OPEN_CLIP}ln_final.weight", 1)[0]
     kept[f"{OPEN_CLIP}text_projection"] = torch.empty(width, width)  # its size is how the fused weights are split
-    return single_file_utils.convert_open_clip_checkpoint(None, kept, prefix=OPEN_CLIP)
+    return _converted(single_file_utils.convert_open_clip_checkpoint, None, kept, prefix=OPEN_CLIP)
 
 
 def _text_encoder(state: dict[str, Tensor], activation: str, prefix: str) -> Any:
     """CLIP's text model; heads of 64 channels."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    state = {k: v.float() for k, v in state.items() if not k.endswith("position_ids")}
-    layers = [int(k.split(".")[3]) for k in state if k.startswith("text_model.encoder.layers.")]
-    words = _shape(state, "text_model.embeddings.token_embedding.weight")
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=words[0],
-            hidden_size=words[1],
-            intermediate_size=_shape(state, "text_model.encoder.layers.0.mlp.fc1.weight")[0],
-            num_hidden_layers=1 + max(layers),
-            num_attention_heads=max(words[1] // 64, 1),
-            max_position_embeddings=_shape(state, "text_model.embeddings.position_embedding.weight")[0],
-            hidden_act=activation,
-        )
-    ).eval()
-    if not hasattr(encoder, "text_model"):  # newer transformers have flat names
-        state = {key.removeprefix("text_model."): value for key, value in state.items()}
-    try:
-        encoder.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{prefix}*: no text encoder of Stable Diffusion: {first_line(error)}") from error
-    return encoder
-
-
-def _shape(state: State, key: str) -> tuple[int, ...]:
-    if key not in state:
-        raise ValueError(f"no Stable Diffusion checkpoint: key {key} is missing")
-    return tuple(state[key].shape)
+    embeddings = {key.removeprefix("text_model."): value for key, value in state.items()}
+    words = shape_of(embeddings, "embeddings.token_embedding.weight", 2)
+    settings = {
+        "vocab_size": words[0],
+        "hidden_size": words[1],
+        "intermediate_size": shape_of(embeddings, "encoder.layers.0.mlp.fc1.weight", 2)[0],
+        "num_hidden_layers": 1 + max(indices(embeddings, r"encoder\.layers\.(\d{1,3})\.")),
+        "num_attention_heads": max(words[1] // 64, 1),
+        "max_position_embeddings": shape_of(embeddings, "embeddings.position_embedding.weight", 2)[0],
+        "hidden_act": activation,
+    }
+    return build_text_encoder(settings, embeddings, f"{prefix}*, the text encoder,")

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pag_inverse.data.images import is_image, read_image, to_uint8
+from pag_inverse.data.datasets import find_images
+from pag_inverse.data.images import read_image, to_uint8
+from pag_inverse.training.folder import is_preview
 
 
 class Crops:
@@ -40,7 +42,8 @@ class Crops:
     def __call__(self, step: int) -> Tensor:
         """The batch of this step, (B, 3, side, side), float32 in [-1, 1]."""
         rng = np.random.default_rng([self.seed, step])
-        side = self.sides[int(np.searchsorted(self.shares, rng.random(), side="right"))]
+        drawn = int(np.searchsorted(self.shares, rng.random(), side="right"))
+        side = self.sides[min(drawn, len(self.sides) - 1)]  # the sum of the shares is 1 up to rounding
         if self.rank > 0:
             rng = np.random.default_rng([self.seed, step, self.rank])
         count = max(1, self.batch * min(self.sides) ** 2 // side**2)
@@ -67,15 +70,29 @@ def other_colours(crop: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return np.clip(grey + 4.0 ** rng.random() * (permuted - grey), 0, 255)
 
 
-def split_held_out(folder: Path, share: float = 0.04) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder and those below it as (training, held out): every 1/share-th by name is held out."""
+def split_held_out(folder: Path, share: float = 0.04, output: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """The pictures of a folder and those below it as (training, held out): every 1/share-th by name is held out.
+
+    They are those of `find_images`, without the pictures that a training run has drawn and those in `output`, whatever
+    links lead there.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; --data must name a folder of pictures")
-    files = sorted(file for file in folder.rglob("*") if is_image(file) and file.is_file())
+    try:
+        found = sorted(find_images("folder", folder).values())
+    except ValueError as error:
+        raise ValueError(f"--data {error}; training needs at least 2 pictures, each of a name of its own") from error
+    own = None if output is None else output.resolve()
+    files = [file for file in found if not is_result(file.resolve(), own)]
     if len(files) < 2:
         raise ValueError(f"{folder} holds {len(files)} pictures; training needs at least 2")
     every = max(2, round(1 / share))
     return [file for i, file in enumerate(files) if i % every], files[::every]
+
+
+def is_result(file: Path, output: Path | None) -> bool:
+    """Whether a picture (without links in its path) lies in `output`, or is one that a training run has drawn."""
+    return (output is not None and output in file.parents) or is_preview(file)
 
 
 def validation_crops(files: list[Path], side: int, count: int = 16) -> Tensor:

@@ -14,6 +14,7 @@ from pag_inverse.data.images import prepare, read_image, to_uint8, write_png
 from pag_inverse.guidance import NoGuidance
 from pag_inverse.metrics.paired import psnr
 from pag_inverse.priors import LatentPrior, PixelPrior, Prior
+from pag_inverse.priors.checkpoints.diffusers_folder import load_autoencoder
 from pag_inverse.restoration.restore import restore
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
@@ -93,7 +94,6 @@ def as_prior(model: Any, kind: str, autoencoder: Path | None) -> Prior:
     betas = BETAS[config.schedule](config.start, config.end)
     if kind == "pixel":
         return PixelPrior(model, betas)
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(autoencoder, local_files_only=True).to(model.device).float()
-    return LatentPrior(model, vae, betas)
+    if autoencoder is None:
+        raise ValueError("a latent network needs the folder of its autoencoder")
+    return LatentPrior(model, load_autoencoder(autoencoder).to(model.device), betas)

@@ -1,26 +1,30 @@
-"""One training run: check everything, join the processes, train, write the weights."""
+"""One training run: join the processes, check everything, train, write the weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 
+from pag_inverse.runtime.batching import available_memory
 from pag_inverse.runtime.devices import check_device
+from pag_inverse.runtime.failures import Interrupted
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
-from pag_inverse.training import networks
+from pag_inverse.storage.files import check_apart
 from pag_inverse.training.crops import Crops, split_held_out
 from pag_inverse.training.export import write_weights
+from pag_inverse.training.folder import check_folder, hold
+from pag_inverse.training.inputs import Inputs, read_inputs
+from pag_inverse.training.loading import latent_encoder, make_network
 from pag_inverse.training.objectives import (
-    Encode,
     Objective,
     Validate,
     autoencoder_objective,
@@ -29,48 +33,101 @@ from pag_inverse.training.objectives import (
     validate_eps,
 )
 from pag_inverse.training.preview import draw_preview
-from pag_inverse.training.settings import RunOptions, TrainSettings
+from pag_inverse.training.settings import RunOptions, TrainSettings, check_used, unusual
+from pag_inverse.training.team import Team
 from pag_inverse.training.trainer import Diverged, Preview, Trainer
 
-NETWORKS: dict[str, Callable[[], Any]] = {
-    "pixel": networks.pixel_unet,
-    "autoencoder": networks.autoencoder,
-    "latent": networks.latent_unet,
-}
+LEAST_BYTES = 1000  # of memory that a pixel of a batch takes in training, in the smallest network
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose inputs are read and checked."""
+
+    trainer: Trainer
+    inputs: Inputs
+    validate: Validate
+    held_out: list[Path]
 
 
 def train(settings: TrainSettings, options: RunOptions) -> None:
     """Train a network in `options.output`, or go on with the unfinished run there, and write its weights.
 
     ValueError: what does not fit, before anything is written; a run that diverges, after the weights of the last good
-    step are written.
+    step are written. OSError: the disk is full, or another process of the run ended; what was saved stays. Of several
+    processes all raise what one of them meets.
     """
+    check_used(settings.kind, unusual(settings))
     if (options.autoencoder is None) == (settings.kind == "latent"):
         raise ValueError("--autoencoder goes with --kind latent, and with it alone")
+    team = Team(Processes.of(os.environ))
+    team.join(options.device)
+    with ExitStack() as stack:
+        run = team.processes.agreed(lambda: prepare(settings, options, team))
+        check_alike(run, team)
+        if_first(team, lambda: stack.callback(hold(options.output).release))
+        resumed = team.processes.agreed(run.trainer.resume)  # once more: the folder is now this run's alone
+        announce(run.trainer, resumed, len(run.held_out))
+        try:
+            work(run, options)
+        except OSError as error:
+            raise Interrupted(f"{error}; what was saved stays, and the same command goes on") from error
+    team.processes.leave()
+
+
+def prepare(settings: TrainSettings, options: RunOptions, team: Team) -> Run:
+    """Read and check everything; nothing is written."""
+    sources = (options.data, options.autoencoder, None if settings.init is None else Path(settings.init))
+    check_apart(options.output, [path for path in sources if path is not None])
     check_folder(options.output)
-    training, held_out = split_held_out(options.data)
-    rank, device = join_processes(options.device)
-    data = Crops(training, settings.crops, settings.batch, settings.seed, rank, settings.recolour)
+    device = device_of(options.device, team)
+    check_memory(settings, device)
+    training, held_out = split_held_out(options.data, output=options.output)
     model = make_network(settings)
-    objective, validate = make_objective(settings, options, held_out, device)
-    options.output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(model, objective, data, settings, options.output, device)
-    announce(trainer, trainer.resume(), len(held_out))
+    objective, validate = make_objective(settings, options, model, held_out, device)
+    data = Crops(training, settings.crops, settings.batch, settings.seed, team.rank, settings.recolour)
+    inputs = read_inputs(options.data, sorted([*training, *held_out]), settings.init, options.autoencoder)
+    trainer = Trainer(model, objective, data, settings, options.output, device, team, inputs.hashes)
+    trainer.resume()
+    return Run(trainer, inputs, validate, held_out)
+
+
+def work(run: Run, options: RunOptions) -> None:
+    """Train to the end and write the weights."""
+    trainer = run.trainer
+    preview = preview_of(trainer.settings, options, run.held_out)
     try:
-        preview = preview_of(settings, options, held_out)
-        trainer.run(options.save_every, options.validate_every, validate, options.preview_every, preview)
+        trainer.run(options.save_every, options.validate_every, run.validate, options.preview_every, preview)
     except Diverged as error:
-        rescue(trainer, options, error)
-    if rank == 0:
-        write_weights(trainer, options)
-    leave_processes()
+        diverged = error
+        if_first(trainer.team, lambda: rescue(run, options, diverged))
+    if_first(trainer.team, lambda: write_weights(trainer, options, run.inputs))
 
 
-def check_folder(folder: Path) -> None:
-    """ValueError where files lie in the folder that are not a run's: the weights would be written among them."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names and not names & {"state.pt", "state.tmp", "log.jsonl"}:
-        raise ValueError(f"{folder} has files in it that are not a training run's; choose another folder")
+def if_first(team: Team, act: Any) -> None:
+    """Do something in the first process; all wait for it, and raise what it raises."""
+    if team.rank == 0:
+        team.attempt(act)
+    team.meet()
+
+
+def check_alike(run: Run, team: Team) -> None:
+    """ValueError where the processes do not see the same files: their folders must be shared."""
+    seen = (run.inputs.hashes, run.trainer.step)
+    if any(other != seen for other in team.processes.gather(seen)):
+        raise ValueError("the processes see different files in --data or --output; use folders that all of them share")
+
+
+def check_memory(settings: TrainSettings, device: torch.device) -> None:
+    """ValueError where a batch cannot fit into the memory of this machine."""
+    smallest, largest = (choose(side for side, _ in settings.crops) for choose in (min, max))
+    needed = max(settings.batch * smallest**2, largest**2) * LEAST_BYTES
+    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else available_memory()
+    if needed > there:
+        raise ValueError(
+            f"batch is {settings.batch}: it takes more than {needed / 1e9:.0f} GB and {there / 1e9:.0f} GB are free; "
+            "take a smaller --batch, or smaller --crops"
+        )
 
 
 def announce(trainer: Trainer, resumed: bool, held_out: int) -> None:
@@ -82,94 +139,46 @@ def announce(trainer: Trainer, resumed: bool, held_out: int) -> None:
     )
 
 
-def rescue(trainer: Trainer, options: RunOptions, error: Diverged) -> None:
+def rescue(run: Run, options: RunOptions, error: Diverged) -> None:
     """Write the weights of the last good state of a run that diverged, and raise a ValueError that says so."""
-    if not trainer.resume():
+    trainer = run.trainer
+    if not trainer.resume() or trainer.step == 0:
         raise error
-    if trainer.rank == 0:
-        write_weights(trainer, options)
+    write_weights(trainer, options, run.inputs)
     kept = f"{options.output} has the weights of step {trainer.step}"
     raise ValueError(f"{error}; {kept}: --init from them with a lower --learning-rate") from error
 
 
-def join_processes(device: str) -> tuple[int, torch.device]:
-    """This process's number and device: 0 and the one asked for, unless `torchrun` started several."""
-    processes = Processes.of(os.environ)
-    if processes.world == 1:
-        return 0, check_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return processes.rank, torch.device(f"cuda:{processes.local}" if device == "cuda" else device)
-
-
-def leave_processes() -> None:
-    """Wait for the others and part from them."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def make_network(settings: TrainSettings) -> nn.Module:
-    """The network of a kind, with weights that depend on the seed alone, or those of `init`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model: nn.Module = NETWORKS[settings.kind]()
-    if settings.init is not None:
-        load_init(model, Path(settings.init))
-    return model
+def device_of(name: str, team: Team) -> torch.device:
+    """The device to train on; of several processes each has its own GPU."""
+    if name == "meta":
+        raise ValueError("device is 'meta'; it must be cpu, cuda, cuda:N or mps")
+    return check_device(f"cuda:{team.processes.local}" if name == "cuda" and team.world > 1 else name)
 
 
 def make_objective(
-    settings: TrainSettings, options: RunOptions, held_out: list[Path], device: torch.device
+    settings: TrainSettings, options: RunOptions, model: Any, held_out: list[Path], device: torch.device
 ) -> tuple[Objective, Validate]:
     """The objective of a kind, and its validation on the held-out pictures."""
     side = max(side for side, _ in settings.crops)
     if settings.kind == "autoencoder":
         return autoencoder_objective(settings.kl_weight), validate_autoencoder(held_out, side, device)
-    betas = load_prior_config(settings.kind).betas
-    abar = torch.from_numpy(np.cumprod(1 - BETAS[betas.schedule](betas.start, betas.end))).float()
-    encode = latent_encoder(options.autoencoder, device) if options.autoencoder is not None else None
+    config = load_prior_config(settings.kind).betas
+    betas = BETAS[config.schedule](config.start, config.end)
+    abar = torch.from_numpy(np.cumprod(1 - betas)).float()
+    encode = None if options.autoencoder is None else latent_encoder(options.autoencoder, model, betas, device)
     return eps_objective(abar, encode, settings.sigma_limit), validate_eps(held_out, side, abar, encode, device)
 
 
 def preview_of(settings: TrainSettings, options: RunOptions, held_out: list[Path]) -> Preview:
-    """What draws a preview into the run's folder."""
+    """What draws a preview into the run's folder; one that cannot be drawn does not end the run."""
 
     def preview(model: Any, step: int) -> dict[str, float]:
         output = options.output / f"preview_{step:07d}.png"
-        return draw_preview(model, settings.kind, options.autoencoder, held_out, output)
+        try:
+            return draw_preview(model, settings.kind, options.autoencoder, held_out, output)
+        except ValueError as error:
+            print(f"no preview of step {step}: {error}", file=sys.stderr)
+            return {}
 
     return preview
-
-
-def load_init(model: nn.Module, path: Path) -> None:
-    """Load the weights of a safetensors file; ValueError where they are another network's."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights, own = load_file(path), model.state_dict()
-    except SafetensorError as error:
-        raise ValueError(f"--init {path}: {error}") from error
-    shapes = [{key: tuple(tensor.shape) for key, tensor in held.items()} for held in (weights, own)]
-    other = sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()})
-    if other:
-        raise ValueError(
-            f"--init {path} holds another network: {len(other)} tensors are missing, extra or of another shape, "
-            f"the first {other[0]}"
-        )
-    model.load_state_dict({k: v.float() for k, v in weights.items()})
-
-
-def latent_encoder(folder: Path, device: torch.device) -> Encode:
-    """A function (x, generator) -> scaled latents drawn from the frozen autoencoder's posterior."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(folder, local_files_only=True).requires_grad_(False).to(device).float()
-
-    @torch.no_grad()
-    def encode(x: Tensor, generator: torch.Generator) -> Tensor:
-        posterior = vae.encode(x).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(x)
-        return ((posterior.mean + posterior.std * noise) * vae.config.scaling_factor).float()
-
-    return encode

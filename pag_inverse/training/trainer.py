@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,64 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from operators.validation import field_names
+from pag_inverse.runtime.failures import is_out_of_memory
+from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.training.crops import Crops
+from pag_inverse.training.folder import LOG
+from pag_inverse.training.inputs import Hashes
 from pag_inverse.training.objectives import Objective, Validate
 from pag_inverse.training.settings import TrainSettings
+from pag_inverse.training.state import all_finite, check_fits, check_same, read_state, write_state
+from pag_inverse.training.steps import Diverged, Ema, Watch, learning_rate
+from pag_inverse.training.team import Team
 
 Preview = Callable[[Any, int], dict[str, float]]
-
-
-class Diverged(ValueError):
-    """The loss has risen and stays high; the last state saved is from before, or from just then."""
-
-
 DROPPED_OF, DROPPED_LIMIT = 100, 20  # steps whose gradients are not finite, of so many
-
-
-class Watch:
-    """Told every loss; raises Diverged where the mean of the last 200 is 1.6 times the lowest such mean so far.
-
-    A network can lose half of what it has learned within twenty steps: the loss doubles then, and no more.
-    """
-
-    def __init__(self) -> None:
-        self.recent: deque[float] = deque(maxlen=200)
-        self.lowest = math.inf
-
-    def __call__(self, loss: float, step: int) -> None:
-        self.recent.append(loss)
-        if len(self.recent) < 200:
-            return
-        mean = float(np.mean(self.recent))
-        if not mean <= 1.6 * self.lowest:
-            raise Diverged(f"training has diverged at step {step}: the loss was {self.lowest:.3g} and is {mean:.3g}")
-        self.lowest = min(self.lowest, mean)
-
-
-class Ema:
-    """An exponential moving average of a model's parameters, shorter at the start."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the model after a step."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in model.state_dict().items():
-            self.shadow[key].lerp_(value, 1 - decay)
-
-
-def learning_rate(step: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then constant, then a linear decay to zero over the last quarter."""
-    tail = max(1, settings.steps // 4)
-    factor = min(1.0, (step + 1) / max(1, settings.warmup), (settings.steps - step) / tail)
-    return settings.learning_rate * factor
 
 
 class Trainer:
@@ -90,10 +46,15 @@ class Trainer:
         settings: TrainSettings,
         folder: Path,
         device: torch.device,
+        team: Team | None = None,
+        inputs: Hashes | None = None,
     ) -> None:
         self.model, self.objective, self.data, self.settings = model.to(device), objective, data, settings
         self.folder, self.device, self.step = folder, device, 0
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.team, self.inputs = team or Team(), inputs or {}
+        self.trained_in = self.team.world  # processes
+        self.saved: int | None = None  # the step of the state on the disk, where that tells everything
+        self.validation: dict[str, float] | None = None  # the last one
         self.norm: float | None = None  # of the gradient, a running mean
         self.dropped: deque[bool] = deque(maxlen=DROPPED_OF)  # whether a step's gradient was not finite
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
@@ -109,41 +70,61 @@ class Trainer:
     ) -> None:
         """Train to `settings.steps`, saving every `save_every` seconds; prints and logs the loss. Diverged: `Watch`.
 
-        `validate` and `preview`, which draws what the model can do, are given the averaged weights.
+        `validate` and `preview`, which draws what the model can do, are given the averaged weights. Of several
+        processes the first one reports and saves; the loss is the mean over all, so that all of them diverge alike.
         """
-        saved, shown, losses, watch = time.monotonic(), time.monotonic(), [], Watch()
-        while self.step < self.settings.steps:
-            losses.append(self.train_step())
-            watch(losses[-1], self.step)
+        saved, shown, watch = time.monotonic(), time.monotonic(), Watch()
+        losses: list[float] = []
+
+        def report() -> None:
+            nonlocal saved, shown, losses
             if time.monotonic() - shown > 20:
                 self.log({"loss": float(np.mean(losses)), "s_per_step": (time.monotonic() - shown) / len(losses)})
                 shown, losses = time.monotonic(), []
             if self.step % validate_every == 0 or self.step == self.settings.steps:
-                self.log({"validation": self.evaluate(validate)})
+                self.validation = self.evaluate(validate)
+                self.log({"validation": self.validation})
             if preview is not None and preview_every and self.step % preview_every == 0:
                 self.log({"restorations": self.evaluate(lambda model: preview(model, self.step))})
-            if time.monotonic() - saved > save_every:
+            if time.monotonic() - saved > save_every or self.step == self.settings.steps:
                 self.save()
                 saved = time.monotonic()
-        self.save()
+
+        self.team.attempt(self.save)
+        while self.step < self.settings.steps:
+            loss = self.train_step()
+            watch(loss, self.step)
+            if self.team.rank == 0:
+                losses.append(loss)
+                self.team.attempt(report)
+        self.team.meet()
 
     def train_step(self) -> float:
-        """One optimiser step on the batch of this step; the loss."""
-        generator = torch.Generator().manual_seed(
-            (self.settings.seed * 1_000_003 + self.step) + self.rank * 2_000_000_011
-        )
-        x = self.data(self.step).to(self.device)
+        """One optimiser step on the batch of this step; the loss, its mean over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
-        with self.autocast(), self.attention():
-            loss = self.objective(self.model, x, generator)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+        loss = self.team.meet(self.team.attempt(self.find_gradients) or 0.0)
         self.average_gradients()
         self.clip_gradients()
         self.optimizer.step()
         self.ema.update(self.model, self.step)
         self.step += 1
+        return loss
+
+    def find_gradients(self) -> float:
+        """The gradients of this process's batch, and its loss; ValueError where it does not fit into memory."""
+        seed = (self.settings.seed * 1_000_003 + self.step) + self.team.rank * 2_000_000_011
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            x = self.data(self.step).to(self.device)
+            with self.autocast(), self.attention():
+                loss: Tensor = self.objective(self.model, x, generator)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValueError(f"batch is {self.settings.batch}: it does not fit into memory; take less") from error
         return float(loss.detach())
 
     def clip_gradients(self) -> None:
@@ -167,12 +148,12 @@ class Trainer:
 
     def average_gradients(self) -> None:
         """The mean over all processes, so that each takes the same step."""
-        if self.world > 1:
+        if self.team.world > 1:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             flat = torch.cat([g.flatten() for g in gradients])
-            dist.all_reduce(flat)
+            self.team.add(flat)
             for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.reshape(gradient.shape) / self.world)
+                gradient.copy_(part.reshape(gradient.shape) / self.team.world)
 
     def attention(self) -> AbstractContextManager[None]:
         """Plain attention on a GPU: a fused one has backward passes in bfloat16 that are not finite."""
@@ -189,9 +170,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, validate: Validate) -> dict[str, float]:
-        """`validate` on the averaged weights; the first process does it for all."""
-        if self.rank > 0:
-            return {}
+        """`validate` on the averaged weights."""
         own = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema.shadow)
         try:
@@ -202,56 +181,63 @@ class Trainer:
 
     def say(self, text: str) -> None:
         """Print a line, once whatever the number of processes."""
-        if self.rank == 0:
+        if self.team.rank == 0:
             print(text, flush=True)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Print an entry and add it to `log.jsonl`, once whatever the number of processes."""
-        if self.rank > 0:
-            return
+        """Print an entry and add it to `log.jsonl`."""
         entry = {"step": self.step, **entry}
-        print(json.dumps(entry), flush=True)
-        with open(self.folder / "log.jsonl", "a") as file:
-            file.write(json.dumps(entry) + "\n")
+        print(json.dumps(strict(entry)), flush=True)
+        append_line(self.folder / LOG, entry)
 
     def last_validation(self) -> dict[str, float]:
-        """The last entry of the log about the held-out pictures; empty where there is none."""
-        log = self.folder / "log.jsonl"
-        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        return next((e["validation"] for e in reversed(entries) if "validation" in e), {})
+        """The last one about the held-out pictures; empty where there was none. Earlier states do not tell: the log."""
+        if self.validation is not None:
+            return self.validation
+        found = [entry["validation"] for entry in read_lines(self.folder / LOG)[0] if "validation" in entry]
+        last = found[-1] if found and isinstance(found[-1], dict) else {}
+        return {str(name): value for name, value in last.items() if isinstance(value, float)}
 
     def save(self) -> None:
-        """Write `state.pt` whole or not at all."""
-        if self.rank > 0:
+        """Write `state.pt` whole or not at all, once a step; Diverged where the weights are no longer finite."""
+        if self.team.rank > 0 or self.saved == self.step:
             return
+        if not (all_finite(self.model.state_dict()) and all_finite(self.ema.shadow)):
+            raise Diverged(f"training has diverged at step {self.step}: its weights hold NaN or Inf")
         state = {
             "step": self.step,
             "settings": asdict(self.settings),
+            "inputs": self.inputs,
+            "processes": self.trained_in,
+            "validation": self.validation,
             "model": self.model.state_dict(),
             "ema": self.ema.shadow,
             "norm": self.norm,
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, self.folder / "state.tmp")
-        os.replace(self.folder / "state.tmp", self.folder / "state.pt")
+        write_state(self.folder, state)
+        self.saved = self.step
 
     def resume(self) -> bool:
-        """Go on from `state.pt` where it is there; ValueError if it was made with other settings."""
-        if not (self.folder / "state.pt").exists():
-            return False
-        state = torch.load(self.folder / "state.pt", map_location="cpu", weights_only=True)
-        self._compare(state["settings"])
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
-        self.step, self.norm = state["step"], state.get("norm")
-        return True
+        """Take in `state.pt` where it is there; nothing is written.
 
-    def _compare(self, stored: dict[str, Any]) -> None:
-        """ValueError where a state's settings differ from these; one that the state does not have had its default."""
-        known = {name: value for name, value in stored.items() if name in field_names(TrainSettings)}
-        unrecorded = {"kl_weight": self.settings.kl_weight}  # states of earlier versions do not tell
-        now, then = asdict(self.settings), asdict(TrainSettings(**{**unrecorded, **known}))
-        other = [f"{name} {then[name]!r} (now {value!r})" for name, value in now.items() if then[name] != value]
-        if other:
-            raise ValueError(f"{self.folder} was trained with other settings: {', '.join(other)}")
+        ValueError: a damaged file, other settings, other inputs, another network, another number of processes for
+        what is left to train.
+        """
+        state = read_state(self.folder)
+        if state is None:
+            return False
+        check_same(self.folder, state, self.settings, self.inputs)
+        check_fits(self.folder, state, self.model.state_dict(), self.settings.steps)
+        self.step, self.norm, self.validation = state["step"], state.get("norm"), state.get("validation")
+        self.saved = self.step if "inputs" in state else None
+        self.trained_in = state.get("processes", self.team.world)
+        if self.step < self.settings.steps and self.trained_in != self.team.world:
+            raise ValueError(f"{self.folder} was trained in {self.trained_in} processes (now {self.team.world})")
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.folder} holds the state of another optimiser; choose another folder") from error
+        self.model.load_state_dict(state["model"])
+        self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
+        return True

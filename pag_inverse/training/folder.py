@@ -42,6 +42,7 @@ def check_folder(folder: Path) -> None:
             _check(folder / name, stat.S_ISREG, "a file")
         elif name in FOLDERS:
             _check(folder / name, stat.S_ISDIR, "a folder")
+            check_writable(folder / name)
             for inner in (path for path in (folder / name).iterdir() if path.suffix in (".json", ".safetensors")):
                 _check(inner, stat.S_ISREG, "a file")
 

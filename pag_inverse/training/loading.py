@@ -68,8 +68,6 @@ def latent_encoder(folder: Path, unet: Any, betas: Floats, device: torch.device)
 
     ValueError where the folder holds no autoencoder, or one that the U-Net cannot be a prior with.
     """
-    if not folder.is_dir():
-        raise ValueError(f"--autoencoder {folder} is no folder; give the vae folder of a trained autoencoder")
     vae = load_autoencoder(folder).requires_grad_(False).to(device)
     _check_autoencoder(folder, vae)
     Components(str(folder), unet, vae, betas, "epsilon").prior()

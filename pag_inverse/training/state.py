@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -22,8 +24,14 @@ from pag_inverse.training.settings import ONLY_FOR, TrainSettings
 
 State = dict[str, Any]
 _KEYS = {"step": int, "settings": dict, "model": dict, "ema": dict, "optimizer": dict}
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError,
-               IndexError, struct.error)  # fmt: skip
+_LATER_KEYS: dict[str, tuple[type, ...]] = {  # states of earlier versions do not have all of them
+    "inputs": (dict,),
+    "processes": (int,),
+    "validation": (dict, type(None)),
+    "norm": (float, type(None)),
+}
+_UNREADABLE = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, KeyError,
+               ValueError, TypeError, AttributeError, IndexError)  # fmt: skip
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -40,12 +48,22 @@ def read_state(folder: Path) -> State | None:
         return None
     check_file(path)
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # torch does not look at the checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise ValueError(f"{path} is damaged, or no state of a training run; choose another folder") from error
-    if not isinstance(state, dict) or any(not isinstance(state.get(key), kind) for key, kind in _KEYS.items()):
+    if not isinstance(state, dict) or not _is_state(state):
         raise ValueError(f"{path} is no state of a training run; choose another folder")
     return state
+
+
+def _is_state(state: State) -> bool:
+    """Whether a mapping has what a state of this or an earlier version has."""
+    later = all(isinstance(state[key], kinds) for key, kinds in _LATER_KEYS.items() if key in state)
+    return later and all(isinstance(state.get(key), kind) for key, kind in _KEYS.items())
 
 
 def check_same(folder: Path, state: State, settings: TrainSettings, inputs: Hashes) -> None:
@@ -79,6 +97,13 @@ def check_fits(folder: Path, state: State, own: Mapping[str, Tensor], steps: int
             raise ValueError(f"{folder / STATE} holds another network; choose another folder")
     if not 0 <= state["step"] <= steps:
         raise ValueError(f"{folder / STATE} is of step {state['step']} of {steps}; choose another folder")
+
+
+def check_moments(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """ValueError where what an optimiser remembers of a parameter has another shape."""
+    for parameter, held in optimizer.state.items():
+        if any(getattr(held.get(name), "shape", None) != parameter.shape for name in ("exp_avg", "exp_avg_sq")):
+            raise ValueError(f"{folder / STATE} holds the state of another optimiser; choose another folder")
 
 
 def all_finite(weights: Mapping[str, Tensor]) -> bool:

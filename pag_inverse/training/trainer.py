@@ -27,7 +27,7 @@ from pag_inverse.training.folder import LOG
 from pag_inverse.training.inputs import Hashes
 from pag_inverse.training.objectives import Objective, Validate
 from pag_inverse.training.settings import TrainSettings
-from pag_inverse.training.state import all_finite, check_fits, check_same, read_state, write_state
+from pag_inverse.training.state import all_finite, check_fits, check_moments, check_same, read_state, write_state
 from pag_inverse.training.steps import Diverged, Ema, Watch, learning_rate
 from pag_inverse.training.team import Team
 
@@ -238,6 +238,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.folder} holds the state of another optimiser; choose another folder") from error
+        check_moments(self.folder, self.optimizer)
         self.model.load_state_dict(state["model"])
         self.ema.shadow = {k: v.to(self.device) for k, v in state["ema"].items()}
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,22 @@ def test_held_out_pictures_are_not_trained_on(photographs: Path, tmp_path: Path)
     assert len(training) + len(held_out) == 4
     with pytest.raises(ValueError, match="at least 2"):
         split_held_out(tmp_path)
+
+
+def test_pictures_stand_in_the_order_of_their_names(photographs: Path, tmp_path: Path) -> None:
+    """The order decides which are held out; two of one name in different folders are two."""
+    names = ["a (1).png", "a-1.png", "a.png", "a/a.png", "a/b.png", "b/a.png", "c.png"]
+    for name in [*names, ".hidden.png", ".hidden/a.png", "notes.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photographs / "coffee.png", tmp_path / name)
+    (tmp_path / "d").symlink_to(photographs)
+    training, held_out = split_held_out(tmp_path, share=0.5)
+    linked = [f"d/{name}.png" for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    expected = sorted(tmp_path / name for name in [*names, *linked])
+    assert held_out == expected[::2] and training == expected[1::2]
+
+
+def test_shares_of_any_sum_choose_a_side(photographs: Path) -> None:
+    crops = Crops(sorted(photographs.iterdir()), ((32, 0.1), (64, 0.1), (96, 0.1)), batch=1, seed=0)
+    crops.shares = crops.shares * (1 - 0.9)  # as rounding does, and more
+    assert {crops(k).shape[-1] for k in range(30)} <= {32, 64, 96}

@@ -128,7 +128,9 @@ def test_the_lock_is_held_for_the_whole_run(
     assert seen == [2] and "another run is at work" in line(capsys)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "empty", "settings", "other network", "numbers"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "foreign", "empty", "one bit", "settings", "other network", "optimiser", "numbers"]
+)
 def test_a_damaged_state_is_told_and_left(
     damage: str, run: Path, short_run: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,10 +143,16 @@ def test_a_damaged_state_is_told_and_left(
         torch.save({"state_dict": {"weight": torch.zeros(3)}}, path)
     elif damage == "empty":
         path.write_bytes(b"")
+    elif damage == "one bit":
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     elif damage == "settings":
         torch.save({**state, "settings": ["a"]}, path)
     elif damage == "other network":
         torch.save({**state, "model": {"weight": torch.zeros(3)}}, path)
+    elif damage == "optimiser":
+        state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+        torch.save(state, path)
     else:
         torch.save({**state, "step": 7}, path)
     before = content(run)
@@ -240,6 +248,17 @@ def test_averaged_weights_beyond_half_precision_are_not_written(
     before = content(run)
     assert command.main(short_run(run)) == 2
     assert "half precision" in line(capsys) and content(run) == before
+
+
+@pytest.mark.parametrize("name", ["run", "vae"])
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    name: str, run: Path, short_run: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != name and access(path, mode))
+    before = content(run)
+    assert command.main(short_run(run)) == 2
+    assert "cannot be written" in line(capsys) and content(run) == before
 
 
 def test_left_overs_are_removed_and_files_of_others_stay(run: Path, short_run: Arguments) -> None:

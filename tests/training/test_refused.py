@@ -38,6 +38,7 @@ def make_files(place: Path) -> None:
     (place / "empty").mkdir()
     os.mkfifo(place / "pipe")
     (place / "nowhere_link").symlink_to(place / "nowhere")
+    (place / "loop").symlink_to(place / "loop")
 
 
 def make_pictures(place: Path) -> None:
@@ -135,12 +136,12 @@ NUMBERS = {
                 "8192:1", "512:1", "64;1"),
     "--kind": ("", "Pixel", "vae"),
     "--data": ("", " ", "nowhere", "file", "pipe", "empty", "small", "one", "texts", "hollow", "torn", "twins",
-               "hidden", "nowhere_link", "x" * 300),
-    "--output": ("", " ", "file", "file/below", "pipe", "nowhere_link", "/dev/null", "/dev/null/below", "x" * 300,
-                 "pictures", ".", "/", "outputs/notes", "outputs/hidden_note", "outputs/own_log",
-                 "outputs/weights_only", "outputs/log_pipe", "outputs/log_link", "outputs/state_folder",
+               "hidden", "nowhere_link", "loop", "x" * 300),
+    "--output": ("", " ", "file", "file/below", "pipe", "nowhere_link", "loop", "loop/below", "/dev/null",
+                 "/dev/null/below", "x" * 300, "pictures", ".", "/", "outputs/notes", "outputs/hidden_note",
+                 "outputs/own_log", "outputs/weights_only", "outputs/log_pipe", "outputs/log_link", "outputs/state_folder",
                  "outputs/vae_file", "outputs/vae_link", "outputs/card_folder", "outputs/config_folder"),
-    "--init": ("", "nowhere", "empty", "pipe", "/dev/zero", "file", "other.safetensors", "torn.safetensors",
+    "--init": ("", "nowhere", "loop", "empty", "pipe", "/dev/zero", "file", "other.safetensors", "torn.safetensors",
                "huge.safetensors", "nan.safetensors", "pictures/coffee.png"),
 }  # fmt: skip
 OTHERS = (
@@ -153,8 +154,8 @@ OTHERS = (
     ["--kind", "latent"],
     ["--kind", "latent", "--autoencoder", "run/vae", "--kl-weight", "1"],
     *(["--kind", "latent", "--autoencoder", name] for name in (
-        "", "nowhere", "file", "pipe", "empty", "run", "pictures", "vae_nan", "vae_torn", "vae_unscaled", "vae_other",
-        "vae_bare", "vae_text", "vae_four", "vae_shallow")),
+        "", "nowhere", "loop", "file", "pipe", "empty", "run", "pictures", "vae_nan", "vae_torn", "vae_unscaled",
+        "vae_other", "vae_bare", "vae_text", "vae_four", "vae_shallow")),
     ["--output", "run", "--seed", "3"],
     ["--output", "run", "--steps", "5"],
     ["--output", "run", "--init", f"run/vae/{WEIGHTS}"],

@@ -63,9 +63,11 @@ def train(settings: TrainSettings, options: RunOptions) -> None:
     if (options.autoencoder is None) == (settings.kind == "latent"):
         raise ValueError("--autoencoder goes with --kind latent, and with it alone")
     team = Team(Processes.of(os.environ))
-    team.join(options.device)
+    team.join()
+    device = team.processes.agreed(lambda: device_of(options.device, team))
+    team.compute_on(device)
     with ExitStack() as stack:
-        run = team.processes.agreed(lambda: prepare(settings, options, team))
+        run = team.processes.agreed(lambda: prepare(settings, options, team, device))
         check_alike(run, team)
         if_first(team, lambda: stack.callback(hold(options.output).release))
         resumed = team.processes.agreed(run.trainer.resume)  # once more: the folder is now this run's alone
@@ -77,11 +79,10 @@ def train(settings: TrainSettings, options: RunOptions) -> None:
     team.processes.leave()
 
 
-def prepare(settings: TrainSettings, options: RunOptions, team: Team) -> Run:
+def prepare(settings: TrainSettings, options: RunOptions, team: Team, device: torch.device) -> Run:
     """Read and check everything; nothing is written."""
     check_folder(options.output)
     check_sources(settings, options)
-    device = device_of(options.device, team)
     check_memory(settings, device)
     training, held_out = split_held_out(options.data, output=options.output)
     model = make_network(settings)

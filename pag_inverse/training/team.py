@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,7 +12,6 @@ from torch import Tensor
 from pag_inverse.runtime.processes import Processes
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=1)  # the first process validates and draws previews while the others wait
 _ENDED = "another process of this run has ended; the same command goes on from the last state"
 
 
@@ -24,17 +22,19 @@ class Team:
         self.processes = processes or Processes()
         self.rank, self.world = self.processes.rank, self.processes.world
         self.problem: Exception | None = None
+        self.gpus: Any = None  # NCCL's group of the processes
 
-    def join(self, device: str) -> None:
-        """Meet the others: on the processor, and for gradients on GPUs with NCCL. ValueError where they do not come."""
-        if self.world == 1:
-            return
+    def join(self) -> None:
+        """Meet the others; ChildProcessError where they do not come."""
         try:
-            if device.startswith("cuda") and not dist.is_initialized():
-                dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
             self.processes.join()
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"the processes of this run cannot meet: {error}") from error
+            raise ChildProcessError(f"the processes of this run cannot meet: {error}") from error
+
+    def compute_on(self, device: torch.device) -> None:
+        """Let gradients on GPUs pass between these; all else passes between the processors."""
+        if self.world > 1 and device.type == "cuda":
+            self.gpus = dist.new_group(backend="nccl")
 
     def attempt(self, act: Callable[[], T]) -> T | None:
         """Do something; an error is raised at once in a single process, else kept for the next meeting."""
@@ -63,7 +63,7 @@ class Team:
     def add(self, numbers: Tensor) -> None:
         """Replace a tensor by its sum over all processes; ChildProcessError where one of them has ended."""
         try:
-            dist.all_reduce(numbers)
+            dist.all_reduce(numbers, group=self.gpus if numbers.is_cuda else None)
         except RuntimeError as error:
             raise ChildProcessError(_ENDED) from error
 

@@ -139,8 +139,9 @@ NUMBERS = {
                "hidden", "nowhere_link", "loop", "x" * 300),
     "--output": ("", " ", "file", "file/below", "pipe", "nowhere_link", "loop", "loop/below", "/dev/null",
                  "/dev/null/below", "x" * 300, "pictures", ".", "/", "outputs/notes", "outputs/hidden_note",
-                 "outputs/own_log", "outputs/weights_only", "outputs/log_pipe", "outputs/log_link", "outputs/state_folder",
-                 "outputs/vae_file", "outputs/vae_link", "outputs/card_folder", "outputs/config_folder"),
+                 "outputs/own_log", "outputs/weights_only", "outputs/log_pipe", "outputs/log_link",
+                 "outputs/state_folder", "outputs/vae_file", "outputs/vae_link", "outputs/card_folder",
+                 "outputs/config_folder"),
     "--init": ("", "nowhere", "loop", "empty", "pipe", "/dev/zero", "file", "other.safetensors", "torn.safetensors",
                "huge.safetensors", "nan.safetensors", "pictures/coffee.png"),
 }  # fmt: skip

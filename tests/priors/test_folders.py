@@ -138,7 +138,11 @@ FAULTS = [
     ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
     ("scheduler/scheduler_config.json", {"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule 'squaredcos_cap_v2'"),
     ("scheduler/scheduler_config.json", {"num_train_timesteps": 500}, "num_train_timesteps is 500"),
-    ("scheduler/scheduler_config.json", {"beta_schedule": ..., "_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
+    (
+        "scheduler/scheduler_config.json",
+        {"beta_schedule": ..., "_class_name": "EDMEulerScheduler"},
+        "EDMEulerScheduler",
+    ),
     ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas"),
     ("vqvae/config.json", {"_class_name": "AutoencoderTiny"}, "a AutoencoderKL or VQModel belongs here"),
     ("vqvae/config.json", {"num_vq_embeddings": 16}, "cannot be loaded"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import sys
 import types
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
@@ -255,6 +257,95 @@ def test_the_moving_average_is_taken(originals: Any, tmp_path: Path) -> None:
     del state["model_ema.diffusion_modelout2weight"]
     with pytest.raises(ValueError, match="only a part of the moving average"):
         load_prior(saved(tmp_path / "part.safetensors", state))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_file_in_bfloat16(suffix: str, originals: Any, tmp_path: Path) -> None:
+    """Its table of betas is rounded too."""
+    state = {k: v.bfloat16() if v.is_floating_point() else v for k, v in originals(1).state.items()}
+    (save_file if suffix == ".safetensors" else torch.save)(state, tmp_path / f"v1{suffix}")
+    prior = load_prior(tmp_path / f"v1{suffix}")
+    assert torch.equal(prior.unet.conv_in.weight, originals(1).unet.conv_in.weight.bfloat16().float())
+    assert prior.betas[-1] == pytest.approx(0.012)
+    state["betas"] = (originals(1).state["betas"] * 1.1).bfloat16()
+    (save_file if suffix == ".safetensors" else torch.save)(state, tmp_path / f"v1{suffix}")
+    with pytest.raises(ValueError, match="its betas are not"):
+        load_prior(tmp_path / f"v1{suffix}")
+
+
+ODD_TENSORS = [
+    ("model.diffusion_model.out.2.bias", lambda v: v / 0, "key model.diffusion_model.out.2.bias .* NaN or infinite"),
+    ("first_stage_model.decoder.conv_out.bias", lambda v: v * torch.nan, "key first_stage_model.decoder.conv_out.bias"),
+    ("cond_stage_model.transformer.text_model.final_layer_norm.bias", lambda v: v.int(), "tensor of another kind"),
+    ("first_stage_model.decoder.conv_in.weight", lambda v: v[:, :3].clone(), "3 latent channels, not 4"),
+    ("model.diffusion_model.input_blocks.0.0.weight", lambda v: v[0, 0].clone(), "one of 4 sides belongs here"),
+    ("model.diffusion_model.middle_block.1.proj_in.weight", lambda v: v.sum(), "cannot be loaded"),
+    ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", lambda v: v[:99].clone(), "tokens"),
+    ("betas", lambda v: v[:5].clone(), "its betas are not"),
+]
+
+
+@pytest.mark.parametrize("key, change, message", ODD_TENSORS, ids=[key for key, *_ in ODD_TENSORS])
+def test_an_odd_tensor_is_named(key: str, change: Any, message: str, originals: Any, tmp_path: Path) -> None:
+    state = {**originals(1).state, key: change(originals(1).state[key])}
+    with pytest.raises(ValueError, match=message) as error:
+        load_prior(saved(tmp_path / "odd.safetensors", state))
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{tmp_path / 'odd.safetensors'}: ")
+
+
+def test_infinite_numbers_that_nothing_uses(originals: Any, tmp_path: Path) -> None:
+    """OpenCLIP's mask holds -inf."""
+    mask = torch.full((77, 77), -torch.inf).triu(1)
+    state = {**originals(2).state, "cond_stage_model.model.attn_mask": mask}
+    check(load_prior(saved(tmp_path / "v2.safetensors", state), prediction="epsilon"), originals(2), 0)
+
+
+ORIGINAL_YAMLS = [
+    ("parameterization: [v]", "parameterization .'v'."),
+    ("parameterization: x0", "parameterization 'x0'"),
+    ("linear_start: 0.0015", "linear_start is 0.0015; supported is 0.00085"),
+    ("linear_end: .nan", "linear_end is nan"),
+    ("timesteps: 500", "timesteps is 500"),
+    ("timesteps: true", "timesteps is True"),
+    ("scale_factor: 0.13025", "scale_factor is 0.13025"),
+    ("scale_by_std: true", "scale_by_std is True"),
+    ("conditioning_key: hybrid", "conditioning_key is 'hybrid'"),
+    ("unet_config: {params: {num_head_channels: 32}}", "num_head_channels is 32; supported is 64"),
+]
+
+
+@pytest.mark.parametrize("text, message", ORIGINAL_YAMLS)
+def test_an_original_yaml_of_another_model(text: str, message: str, originals: Any, tmp_path: Path) -> None:
+    (tmp_path / "v2.yaml").write_text(f"model: {{params: {{{text}}}}}\n")
+    path = saved(tmp_path / "v2.safetensors", originals(2).state)
+    with pytest.raises(ValueError, match=message) as error:
+        load_prior(path, config=tmp_path / "v2.yaml")
+    assert "\n" not in str(error.value)
+
+
+PARAMS = {"parameterization": "v", "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "channels": 4,
+          "scale_factor": 0.18215, "unet_config": {"params": {"num_head_channels": 64}}, "use_ema": False}  # fmt: skip
+ODD = [None, True, "", "x" * 999, -1, 0, 3.5, 10**400, float("nan"), float("inf"), [], [[1]], {}, {"params": 3}, "a\nb"]
+
+
+def test_fuzzed_original_yamls(originals: Any, tmp_path: Path) -> None:
+    """A prior, or one line: 60 changes at random."""
+    path, faults = saved(tmp_path / "v2.safetensors", originals(2).state), {}
+    for seed in range(60):
+        rng = random.Random(seed)
+        params = {**PARAMS, rng.choice([*PARAMS, "unet_config", "new"]): rng.choice(ODD)}
+        content = rng.choice(
+            [{"model": {"params": params}}] * 4 + [{"model": params}, {"model": rng.choice(ODD)}, params]
+        )
+        (tmp_path / "v2.yaml").write_text(yaml.safe_dump(content)[: rng.choice([None, None, 30])])
+        try:
+            load_prior(path, config=tmp_path / "v2.yaml")
+        except ValueError as error:
+            if "\n" in str(error) or len(str(error)) > 1000:
+                faults[seed] = repr(error)
+        except Exception as error:
+            faults[seed] = repr(error)
+    assert not faults
 
 
 @pytest.mark.parametrize("prediction, size", [("epsilon", 512), ("v_prediction", 768)])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -22,15 +22,9 @@ State = Mapping[str, Tensor]
 TIME = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
 ENDS = {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
 RESBLOCK = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-    "op": "conv",
-    "conv": "conv",
-}
+    "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
+    "out_layers.3": "conv2", "skip_connection": "conv_shortcut", "op": "conv", "conv": "conv",
+}  # fmt: skip
 ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
 # ADM's own default multipliers of the width, by the side of the pictures.
 CHANNEL_MULT = {
@@ -65,6 +59,8 @@ def load_adm(
     `config` is a file of ADM's own arguments, which say what the tensors do not: the attention heads, and an image
     size other than 256. `head_channels` is the width of a head where the file does not say.
     """
+    from diffusers import UNet2DModel
+
     arguments = read_arguments(config) if config else AdmArguments()
     try:
         state = _without_prefix(state)
@@ -74,7 +70,8 @@ def load_adm(
         layout = read_layout(state, heads, arguments.use_new_attention_order)
         check_arguments(arguments, layout)
         image_size = arguments.image_size or 256
-        return _unet(state, layout, image_size), image_size
+        settings = unet_config(layout, image_size)
+        return build_network(lambda: UNet2DModel(**settings), convert_state(state, layout), "a U-Net"), image_size
     except ValueError as error:
         beside = f" ({config})" if config else ""
         raise ValueError(f"{path}{beside}: {error}") from error
@@ -82,7 +79,7 @@ def load_adm(
 
 def read_layout(state: State, head_channels: int = 64, new_attention_order: bool = False) -> AdmLayout:
     """Read an ADM's layout off the keys and shapes of its state dict; ValueError where it is none."""
-    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,3})\."))
+    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,2})\."))
     blocks = _blocks_a_level(state, inputs)
     levels, rest = divmod(inputs, blocks + 1)
     if rest:
@@ -179,14 +176,6 @@ def _converted(key: str, value: Tensor, layout: AdmLayout) -> Iterator[tuple[str
         yield f"{_rename(module, layout)}.{kind}", value
 
 
-def _unet(state: State, layout: AdmLayout, image_size: int) -> UNet2DModel:
-    """The UNet2DModel of a state dict; ValueError where a key is missing or left over or a shape differs."""
-    from diffusers import UNet2DModel
-
-    converted, config = convert_state(state, layout), unet_config(layout, image_size)
-    return cast("UNet2DModel", build_network(lambda: UNet2DModel(**config), converted, "an ADM U-Net"))
-
-
 def _without_prefix(state: State) -> State:
     """The state dict without the prefix, such as `model.`, that a wrapper put before every one of its names."""
     last = "time_embed.0.weight"
@@ -197,12 +186,7 @@ def _without_prefix(state: State) -> State:
 
 
 def _check_is_adm(state: State) -> None:
-    needed = (
-        "time_embed.0.weight",
-        "input_blocks.0.0.weight",
-        "middle_block.0.in_layers.0.weight",
-        "out.2.weight",
-    )
+    needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
     missing = [key for key in needed if key not in state]
     if missing:
         raise ValueError(f"no ADM U-Net: key {missing[0]} is missing")
@@ -225,7 +209,7 @@ def _check_representable(state: State, layout: AdmLayout) -> None:
 
 def _blocks_a_level(state: State, inputs: int) -> int:
     """Residual blocks a level: the first upsampling sits in the last output block of the deepest level."""
-    return min(indices(state, r"output_blocks\.(\d{1,3})\.[12]\.(in_layers|conv)\."), default=inputs - 1)
+    return min(indices(state, r"output_blocks\.(\d{1,2})\.[12]\.(in_layers|conv)\."), default=inputs - 1)
 
 
 def _split_qkv(key: str, value: Tensor, layout: AdmLayout) -> Iterator[Tensor]:

@@ -68,10 +68,7 @@ class Components:
 
     def _side(self, default: int) -> int:
         config = self.unet.config
-        try:
-            return largest_side(config.sample_size, default, 2 ** (len(config.block_out_channels) - 1))
-        except ValueError as error:
-            raise ValueError(f"{self.where}: {error}") from error
+        return largest_side(self.where, config.sample_size, default, 2 ** (len(config.block_out_channels) - 1))
 
 
 def takes_prompt(unet: Any) -> bool:

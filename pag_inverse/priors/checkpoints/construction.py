@@ -18,27 +18,21 @@ from pag_inverse.settings.files import read_json
 DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
 POSITIONS = "position_ids"  # a buffer of text encoders that is not saved
 _LARGEST, _MOST_LAYERS, _LONGEST_LIST, _MOST_SHARDS = 2**16, 64, 12, 1000
+_MOST_BLOCKS = 512
 # Attention as diffusers named its weights before version 0.14.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 # Settings that mean an input or a condition that a prior does not have, or latents that are more than scaled.
-_SCALED = "an autoencoder whose latents are more than scaled"
+_CLASSES, _MORE = "a class-conditional network", "Stable Diffusion XL or a model of more conditions than a prompt"
+_TEXT, _SCALED = "a network of another condition than CLIP's text", "an autoencoder whose latents are more than scaled"
 _OTHER_KINDS = {
-    "class_embed_type": "a class-conditional network",
-    "num_class_embeds": "a class-conditional network",
-    "class_embeddings_concat": "a class-conditional network",
-    "projection_class_embeddings_input_dim": "a network with more conditions than a prompt",
-    "addition_embed_type": "Stable Diffusion XL or another model with more conditions than a prompt",
-    "addition_time_embed_dim": "Stable Diffusion XL or another model with more conditions than a prompt",
-    "encoder_hid_dim": "a network with another condition than CLIP's text",
-    "encoder_hid_dim_type": "a network with another condition than CLIP's text",
+    **dict.fromkeys(("class_embed_type", "num_class_embeds", "class_embeddings_concat"), _CLASSES),
+    **dict.fromkeys(("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"), _MORE),
+    **dict.fromkeys(("encoder_hid_dim", "encoder_hid_dim_type"), _TEXT),
+    **dict.fromkeys(("shift_factor", "latents_mean", "latents_std", "lookup_from_codebook"), _SCALED),
     "dual_cross_attention": "a network with a picture as condition",
     "time_cond_proj_dim": "a distilled network that takes the guidance scale as input",
     "center_input_sample": "a network for images in [0, 1]",
-    "shift_factor": _SCALED,
-    "latents_mean": _SCALED,
-    "latents_std": _SCALED,
-    "lookup_from_codebook": _SCALED,
 }
 _ONLY = {"time_embedding_type": "positional", "attention_type": "default"}
 
@@ -85,6 +79,16 @@ def check_setting(where: str, value: object, default: object, largest: int = _LA
         check_number(where, value, maximum=largest)
     else:
         check_whole(where, value, maximum=largest)
+
+
+def check_depth(settings: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> None:
+    """ValueError, which begins with `where`, for more blocks than the weights can be of."""
+    blocks = len(settings.get("block_out_channels") or (0,))
+    for name, value in settings.items():
+        if "layers" in name and value is not None and not isinstance(value, bool):
+            blocks *= max(value) if isinstance(value, (list, tuple)) else value
+    if blocks > min(len(state), _MOST_BLOCKS):
+        raise ValueError(f"{where} cannot be loaded: {blocks} blocks do not fit to {len(state)} tensors")
 
 
 def build_network(make: Callable[[], Any], state: Mapping[str, Tensor], where: str) -> Any:

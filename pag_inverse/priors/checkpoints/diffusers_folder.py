@@ -8,7 +8,13 @@ from typing import Any
 
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, takes_prompt
-from pag_inverse.priors.checkpoints.construction import DIFFUSERS, build_network, check_settings, read_weights
+from pag_inverse.priors.checkpoints.construction import (
+    DIFFUSERS,
+    build_network,
+    check_depth,
+    check_settings,
+    read_weights,
+)
 from pag_inverse.priors.checkpoints.scheduler import betas_of, prediction_of
 from pag_inverse.priors.checkpoints.text_encoder import folder_text_encoder
 from pag_inverse.schedule import BETAS, Floats
@@ -22,11 +28,11 @@ def load_folder(
 
     Without a scheduler in the folder and without `betas`: linear betas for pixels, Stable Diffusion's for latents.
     """
+    found = _chain(path, prediction)
     autoencoders = [path / name for name in ("vae", "vqvae") if os.path.isdir(path / name)]
     vae = load_autoencoder(autoencoders[0]) if autoencoders else None
     inner = path / "unet" if os.path.isdir(path / "unet") or vae is not None else path
     unet = load_model(inner, "UNet2DModel", *(["UNet2DConditionModel"] if vae is not None else []))
-    found = _chain(path, prediction)
     if found is None:
         default = BETAS["linear" if vae is None else "scaled_linear"]()
         found = (default if betas is None else betas), prediction or _prediction(path, unet)
@@ -44,7 +50,9 @@ def load_model(folder: Path, *kinds: str) -> Any:
 
     kind = getattr(diffusers, str(name))
     settings = check_settings(config, kind, str(folder / "config.json"))
-    return build_network(lambda: kind(**settings), read_weights(folder, DIFFUSERS), str(folder))
+    state = read_weights(folder, DIFFUSERS)
+    check_depth(settings, state, str(folder))
+    return build_network(lambda: kind(**settings), state, str(folder))
 
 
 def load_autoencoder(folder: Path) -> Any:
@@ -69,4 +77,4 @@ def _prediction(folder: Path, unet: Any) -> str:
         return "epsilon"
     from pag_inverse.priors.checkpoints.stable_diffusion import stable_diffusion_prediction
 
-    return stable_diffusion_prediction(folder, unet)
+    return stable_diffusion_prediction(folder, unet.config.use_linear_projection)

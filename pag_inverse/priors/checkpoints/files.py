@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -13,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pag_inverse.priors.checkpoints.state_dicts import find_state
+from operators.validation import short
+from pag_inverse.priors.checkpoints.state_dicts import find_state, is_name
 from pag_inverse.settings.files import check_file, read_json, read_text
 from pag_inverse.settings.reader import parse_yaml
 
-PICKLE_LIMIT = 2**23  # bytes of the names and shapes in a torch file; those of Stable Diffusion take 0.3 MB
+NAMES_LIMIT = 2**22  # bytes of the names and shapes in a file; those of Stable Diffusion take 0.3 MB
 SETTINGS_LIMIT = 2**16  # bytes of a file of arguments, or of one of settings in YAML
 _FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -53,9 +55,10 @@ def _weight(key: str, value: Tensor) -> Tensor:
 
 def _content(path: Path) -> object:
     try:
+        names = names_in(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        if b"bytearray\n" in torch_pickle(path):  # torch allows it: it makes an object of any size
+        if b"bytearray\n" in names:  # torch allows it: it makes an object of any size
             raise ValueError("its pickle makes a bytearray")
         with harmless_globals():
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -69,15 +72,24 @@ def _content(path: Path) -> object:
         raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {reason}") from error
 
 
-def torch_pickle(path: Path) -> bytes:
-    """The pickle of a torch file, in which the names of its tensors stand; the first 8 MB of one without a zip.
+def names_in(path: Path) -> bytes:
+    """The part of a checkpoint in which the names of its tensors stand: a header, a pickle, or the first 4 MB.
 
-    ValueError where the entries of the zip are not as torch writes them: not compressed, no larger than the file.
+    It raises anything on bytes of another kind; ValueError for more than 4 MB of names, and for a zip that torch did
+    not write: with entries that are compressed, or larger than the file.
     """
     size = check_file(path)
     with path.open("rb") as file:
-        if not (start := file.read(PICKLE_LIMIT)).startswith(b"PK\x03\x04"):
-            return start
+        if path.suffix == ".safetensors":
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(size, NAMES_LIMIT):
+                raise ValueError(f"a header of {length} bytes")
+            return file.read(length)
+        start = file.read(NAMES_LIMIT)
+    return _pickle_in_zip(path, size) if start.startswith(b"PK\x03\x04") else start
+
+
+def _pickle_in_zip(path: Path, size: int) -> bytes:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -85,8 +97,8 @@ def torch_pickle(path: Path) -> bytes:
         if sum(entry.file_size for entry in entries) > size:
             raise ValueError("its entries are larger than the file")
         names = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if len(names) != 1 or names[0].file_size > PICKLE_LIMIT:
-            raise ValueError(f"it has no data.pkl of at most {PICKLE_LIMIT / 1e6:.0f} MB")
+        if len(names) != 1 or names[0].file_size > NAMES_LIMIT:
+            raise ValueError(f"it has no data.pkl of at most {NAMES_LIMIT / 1e6:.0f} MB")
         return archive.read(names[0])
 
 
@@ -109,9 +121,10 @@ def one_line(error: Exception, longest: int = 300) -> str:
 def read_settings(file: Path) -> dict[str, Any]:
     """A JSON or YAML file of settings, of at most 64 kB; ValueError otherwise."""
     check_file(file, SETTINGS_LIMIT)
-    if file.suffix not in (".yaml", ".yml"):
-        return read_json(file)
-    values = parse_yaml(read_text(file, SETTINGS_LIMIT), str(file))
+    is_yaml = file.suffix in (".yaml", ".yml")
+    values = parse_yaml(read_text(file, SETTINGS_LIMIT), str(file)) if is_yaml else read_json(file)
+    if odd := [key for key in values if not is_name(key)]:
+        raise ValueError(f"{file}: {short(odd[0])} is an unknown key")
     left, parts = [values], 0
     while left:  # few aliases of YAML can name billions of values
         value, parts = left.pop(), parts + 1

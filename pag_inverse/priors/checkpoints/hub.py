@@ -18,7 +18,7 @@ def find_weights(config: PriorConfig, weights_dir: str | os.PathLike[str] | None
     folder = weights_dir or os.environ.get("PAG_INVERSE_WEIGHTS")
     if folder is not None:
         for file in config.files:
-            if (Path(folder) / file).exists():
+            if os.path.exists(Path(folder) / file):
                 return Path(folder) / file
     cached = _from_hub(config, config.hub_repo, download)
     if cached is not None:

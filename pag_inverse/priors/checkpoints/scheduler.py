@@ -21,18 +21,11 @@ SCHEDULERS = (
 )  # fmt: skip
 # What changes the chain or the meaning of the network, with its values that change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "trained_betas": (None,),
-    "timestep_values": (None,),
-    "timesteps": (None, T),
-    "num_train_timesteps": (T,),
-    "rescale_betas_zero_snr": (False, None),
-    "use_flow_sigmas": (False, None),
-    "flow_shift": (1.0, None),
-    "use_dynamic_shifting": (False, None),
-    "shift_terminal": (None,),
-    "timestep_type": ("discrete",),
+    "trained_betas": (None,), "timestep_values": (None,), "timesteps": (None, T), "num_train_timesteps": (T,),
+    "rescale_betas_zero_snr": (False, None), "use_flow_sigmas": (False, None), "flow_shift": (1.0, None),
+    "use_dynamic_shifting": (False, None), "shift_terminal": (None,), "timestep_type": ("discrete",),
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range"),
-}
+}  # fmt: skip
 # Of the first versions of diffusers, and of a class that is there only beside another package.
 _FURTHER = {"tensor_format", "timesteps", "timestep_values", "noise_sampler_seed"}
 

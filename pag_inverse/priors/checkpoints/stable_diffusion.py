@@ -33,16 +33,10 @@ OPEN_CLIP, EMA = "cond_stage_model.model.", "model_ema."
 SCHEDULE = re.compile(r"(betas|lvlb_weights|logvar|global_step|.*alphas_cumprod.*|posterior_\w+)")
 IGNORED = re.compile(rf"{EMA}.*|.*\.position_ids|cond_stage_model\.(model\.)?(logit_scale|text_projection|attn_mask)")
 # What the original YAML can say of the chain and the latents; other values are other models.
-_ORIGINAL = {
-    "linear_start": 0.00085,
-    "linear_end": 0.012,
-    "timesteps": 1000,
-    "beta_schedule": "linear",  # in the square root
-    "scale_factor": 0.18215,
-    "scale_by_std": False,
-    "channels": 4,
-    "conditioning_key": "crossattn",
-}
+_ORIGINAL = {  # its linear schedule is linear in the square root
+    "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "beta_schedule": "linear",
+    "scale_factor": 0.18215, "scale_by_std": False, "channels": 4, "conditioning_key": "crossattn",
+}  # fmt: skip
 PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction"}
 
 
@@ -61,21 +55,24 @@ def load_stable_diffusion(path: Path, state: State, config: Path | None, predict
         _check_kind(state)
         _check_betas(state)
         used = _used(state)
-        unet = _build(UNet2DConditionModel, _unet_config(_part(used, UNET)), _unet_state(used), UNET)
-        vae = _build(AutoencoderKL, _vae_config(_part(used, VAE)), _vae_state(used), VAE)
-        predicted = _prediction(config, prediction, unet)
-        if predicted is None:
-            predicted = stable_diffusion_prediction(path, unet)
+        settings = _unet_config(_part(used, UNET))
+        linear = settings["use_linear_projection"]
+        predicted = _prediction(config, prediction, linear) or stable_diffusion_prediction(path, linear)
+        vae_settings = _vae_config(_part(used, VAE))
+        if (channels := vae_settings["latent_channels"]) != 4:
+            raise ValueError(f"an autoencoder of {channels} latent channels, not 4")
+        unet = build_network(lambda: UNet2DConditionModel(**settings), _unet_state(used), f"{UNET}*")
+        vae = build_network(lambda: AutoencoderKL(**vae_settings), _vae_state(used), f"{VAE}*")
         empty = _empty_prompt(used, unet)
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    size = 768 if predicted == "v_prediction" and unet.config.use_linear_projection else 512
+    size = 768 if predicted == "v_prediction" and linear else 512
     return LatentPrior(unet, vae, BETAS["scaled_linear"](), empty=empty, image_size=size, prediction=predicted)
 
 
-def stable_diffusion_prediction(path: Path, unet: Any) -> str:
-    """epsilon for 1.x; ValueError for 2.x, whose two kinds have the same shapes."""
-    if not unet.config.use_linear_projection:
+def stable_diffusion_prediction(path: Path, linear: bool) -> str:
+    """epsilon for 1.x; ValueError for 2.x (`linear` layers in transformers), whose two kinds have the same shapes."""
+    if not linear:
         return "epsilon"
     raise ValueError(
         f"{path}: Stable Diffusion 2.x comes in two kinds of the same shapes: give --prediction epsilon (2-base and "
@@ -83,14 +80,14 @@ def stable_diffusion_prediction(path: Path, unet: Any) -> str:
     )
 
 
-def _prediction(config: Path | None, given: str | None, unet: Any) -> str | None:
+def _prediction(config: Path | None, given: str | None, linear: bool) -> str | None:
     """What the flag says, or the original YAML; both may, if they agree."""
     if config is None:
         return given
     params = _mapping(_mapping(read_settings(config), "model"), "params")
     if not params:
         raise ValueError(f"{config} is no original config of Stable Diffusion: it has no model.params")
-    heads = {"num_head_channels": 64} if unet.config.use_linear_projection else {"num_heads": 8}
+    heads = {"num_head_channels": 64} if linear else {"num_heads": 8}
     network = _mapping(_mapping(params, "unet_config"), "params")
     for name, value, needed in [
         *((name, params.get(name, needed), needed) for name, needed in _ORIGINAL.items()),
@@ -143,10 +140,6 @@ def _used(state: State) -> dict[str, Tensor]:
     return as_float32({**_averaged(state), **others})
 
 
-def _build(kind: Any, config: dict[str, Any], state: dict[str, Tensor], prefix: str) -> Any:
-    return build_network(lambda: kind(**config), state, f"{prefix}*")
-
-
 def _converted(convert: Callable[..., Any], *args: Any, **options: Any) -> dict[str, Tensor]:
     """The tensors under diffusers' names."""
     try:
@@ -174,8 +167,8 @@ def _averaged(state: State) -> dict[str, Tensor]:
 
 def _unet_config(state: State) -> dict[str, Any]:
     """The arguments of diffusers' U-Net."""
-    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,3})\."), default=0)
-    downs = indices(state, r"input_blocks\.(\d{1,3})\.0\.op\.weight")
+    inputs = 1 + max(indices(state, r"input_blocks\.(\d{1,2})\."), default=0)
+    downs = indices(state, r"input_blocks\.(\d{1,2})\.0\.op\.weight")
     layers = downs[0] - 1 if downs else inputs - 1
     levels, rest = divmod(inputs, layers + 1)
     if rest or layers < 1:
@@ -213,19 +206,12 @@ def _vae_config(state: State) -> dict[str, Any]:
     return dict(
         sample_size=512,
         block_out_channels=widths,
-        layers_per_block=len(indices(state, r"encoder\.down\.0\.block\.(\d{1,3})\.conv1\.weight")),
+        layers_per_block=len(indices(state, r"encoder\.down\.0\.block\.(\d{1,2})\.conv1\.weight")),
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        latent_channels=_latent_channels(state),
+        latent_channels=shape_of(state, "decoder.conv_in.weight", 4)[1],
         scaling_factor=0.18215,
     )
-
-
-def _latent_channels(state: State) -> int:
-    channels = shape_of(state, "decoder.conv_in.weight", 4)[1]
-    if channels != 4:
-        raise ValueError(f"an autoencoder of {channels} latent channels, not 4")
-    return channels
 
 
 def _vae_state(state: State) -> dict[str, Tensor]:
@@ -264,7 +250,7 @@ def _empty_prompt(state: State, unet: Any) -> Tensor:
 
 def _open_clip_state(state: State) -> dict[str, Tensor]:
     """CLIP's keys from OpenCLIP's, without the last block: 2.x takes what the one before it says."""
-    blocks = indices(state, rf"{re.escape(OPEN_CLIP)}transformer\.resblocks\.(\d{{1,3}})\.")
+    blocks = indices(state, rf"{re.escape(OPEN_CLIP)}transformer\.resblocks\.(\d{{1,2}})\.")
     if not blocks:
         raise ValueError(f"no text encoder: no key {OPEN_CLIP}transformer.resblocks")
     inner, ends = f"{OPEN_CLIP}transformer.", ("positional_embedding", "token_embedding.weight", "ln_final.")
@@ -286,7 +272,7 @@ def _text_encoder(state: dict[str, Tensor], activation: str, prefix: str) -> Any
         "vocab_size": words[0],
         "hidden_size": words[1],
         "intermediate_size": shape_of(embeddings, "encoder.layers.0.mlp.fc1.weight", 2)[0],
-        "num_hidden_layers": 1 + max(indices(embeddings, r"encoder\.layers\.(\d{1,3})\.")),
+        "num_hidden_layers": 1 + max(indices(embeddings, r"encoder\.layers\.(\d{1,2})\.")),
         "num_attention_heads": max(words[1] // 64, 1),
         "max_position_embeddings": shape_of(embeddings, "embeddings.position_embedding.weight", 2)[0],
         "hidden_act": activation,

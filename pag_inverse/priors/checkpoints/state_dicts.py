@@ -73,7 +73,7 @@ def _tensors(path: str, content: object) -> State:
     if not any(isinstance(key, str) and "." in key for key in found):
         return {}
     for key in found:
-        if not _is_name(key):
+        if not is_name(key):
             raise ValueError(
                 f"{path}: a key is {str(repr(key))[:60]}: a text of at most {_LONGEST} characters is needed"
             )
@@ -84,10 +84,10 @@ def _inner(content: object) -> dict[str, Any]:
     """What may be a state dict in a mapping: mappings in it that hold tensors, and its keys `ema.*` as one."""
     found: dict[str, Any] = {}
     for key, value in _entries(content):
-        if _is_name(key) and not _OTHER.fullmatch(key) and _holds_tensors(value, set()):
+        if is_name(key) and not _OTHER.fullmatch(key) and _holds_tensors(value, set()):
             found[key] = value
     for key, value in _entries(content):
-        head, _, rest = key.partition(".") if _is_name(key) else ("", "", "")
+        head, _, rest = key.partition(".") if is_name(key) else ("", "", "")
         if "." in rest and isinstance(value, Tensor) and _AVERAGE.fullmatch(head):
             found.setdefault(head, {})[rest] = value
     return found
@@ -97,7 +97,8 @@ def _entries(content: object) -> Iterator[tuple[Any, Any]]:
     return iter(content.items() if isinstance(content, Mapping) else ())
 
 
-def _is_name(key: object) -> bool:
+def is_name(key: object) -> bool:
+    """Whether a key is a text that a message can hold."""
     return isinstance(key, str) and 0 < len(key) <= _LONGEST and key.isprintable()
 
 

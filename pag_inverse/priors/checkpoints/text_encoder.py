@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from operators.validation import short
-from pag_inverse.priors.checkpoints.construction import POSITIONS, build_network, check_setting, read_weights
+from pag_inverse.priors.checkpoints.construction import (
+    POSITIONS,
+    build_network,
+    check_depth,
+    check_setting,
+    read_weights,
+)
 from pag_inverse.priors.checkpoints.files import one_line
 from pag_inverse.priors.networks import own_view
 from pag_inverse.settings.files import TEXT_LIMIT, check_file, read_json
@@ -20,15 +26,9 @@ from pag_inverse.settings.files import TEXT_LIMIT, check_file, read_json
 TRANSFORMERS = {"safetensors": "model", "bin": "pytorch_model"}
 # What CLIP's text model is made of, with values of the kind that each has.
 _CLIP: dict[str, Any] = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
+    "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
 _START, _END, _LENGTH = 49406, 49407, 77  # CLIP's tokens, and how many of them a prompt has
 
 
@@ -104,6 +104,7 @@ def build_text_encoder(config: Mapping[str, Any], state: Mapping[str, Tensor], w
     settings = {name: config[name] for name in _CLIP if name in config}
     for name, value in settings.items():
         check_setting(f"{where}: {name}", value, _CLIP[name], 64 if "layers" in name else 2**16)
+    check_depth(settings, state, where)
     state = {key.removeprefix("text_model."): v for key, v in state.items() if not key.endswith(POSITIONS)}
     encoder = build_network(lambda: CLIPTextModel(CLIPTextConfig(**settings)), state, where)
     for module in encoder.modules():
@@ -128,8 +129,9 @@ def _load_tokenizer(folder: Path) -> Any:
 
     inner = folder / "tokenizer"
     try:
-        for file in inner.iterdir():
-            check_file(file, TEXT_LIMIT)
+        for file in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if os.path.lexists(inner / file):
+                check_file(inner / file, TEXT_LIMIT)
         return CLIPTokenizer.from_pretrained(inner, local_files_only=True)
     except Exception as error:  # tokenizers raise anything on files that are not theirs
         raise ValueError(f"{inner} cannot be loaded; a prompt needs it: {one_line(error, 200)}") from error

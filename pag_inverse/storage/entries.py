@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pag_inverse.data.files import write_whole
 from pag_inverse.storage.json_lines import read_lines
 
 Entry = dict[str, Any]
@@ -70,6 +72,14 @@ def read_entries(path: Path, item: str, kind: type[ItemEntry]) -> tuple[list[Ent
     lines, damaged = read_lines(path)
     found = [line for line in lines if _is_entry(line, item, kind)]
     return found, damaged + len(lines) - len(found)
+
+
+def drop_damaged(path: Path, item: str) -> int:
+    """Remove the lines of a record that are torn, as a kill leaves them, or no entries; their number."""
+    entries, damaged = read_entries(path, item, ItemEntry)
+    if damaged:
+        write_whole(path, "".join(f"{json.dumps(entry)}\n" for entry in entries).encode())
+    return damaged
 
 
 def valid_lines(lines: Iterable[Entry], kind: type[Model]) -> list[Entry]:

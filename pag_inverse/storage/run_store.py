@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from pag_inverse.data.files import MANIFEST, remove_leftovers, write_whole
 from pag_inverse.runtime.failures import Interrupted
-from pag_inverse.storage.entries import Entry, ItemEntry, Model, Survey, latest, read_entries, valid_lines
+from pag_inverse.storage.entries import Entry, ItemEntry, Model, Survey, drop_damaged, latest, read_entries, valid_lines
 from pag_inverse.storage.files import check_names, check_writable, differences, file_sha256, sha256
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.storage.lock import is_held, lock
@@ -61,7 +61,7 @@ class RunStore:
         self.kind, self.settings, self.item = kind, strict(settings), item
         self.rank, self.world = rank, world
         self.entry, self.told = entry, frozenset(told)
-        self._session = 0
+        self._session = self._dropped = 0
         self._lock: FileLock | None = None
 
     @classmethod
@@ -118,7 +118,7 @@ class RunStore:
                 self.check(overwrite)
                 if overwrite:
                     self.clear()
-                remove_leftovers(self.root)
+                self._clean()
                 self.finalise()
         except BaseException:
             self.close()
@@ -211,6 +211,7 @@ class RunStore:
     def survey(self, keys: Iterable[str]) -> Survey:
         """Where these items stand; what is damaged or gone is pending again."""
         entries, damaged = self._read()
+        damaged += self._dropped
         found = Survey(damaged=[f"{self.name}: {damaged} damaged lines"] if damaged else [])
         for key in keys:
             entry = entries.get(key)
@@ -264,6 +265,11 @@ class RunStore:
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("rank-[0-9][0-9][0-9].jsonl"))
+
+    def _clean(self) -> None:
+        """Remove what killed processes left: temporary files and torn lines."""
+        remove_leftovers(self.root)
+        self._dropped = sum(drop_damaged(path, self.item) for path in self._records())
 
     def _deciding(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in settings.items() if name not in self.told}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import operator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pag_inverse.data.images import Image, read_image, read_levels
+from pag_inverse.data.images import LARGEST_PICTURE, Image, read_image, read_levels
+from pag_inverse.settings.files import check_file
 
+_LOG = logging.getLogger(__name__)
+LARGEST, _DIMENSIONS = 3 * LARGEST_PICTURE, 8  # numbers in an array
+SUM_TOLERANCE = 0.02  # of a kernel's sum about 1
 FURTHEST = 10.0  # no sensible noise takes a measurement in [-1, 1] further; 0..255 does
 
 
@@ -48,8 +55,8 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 def read_kernel(path: str | Path) -> NDArray[np.float64]:
     """Read a point spread function (H, W), not negative, divided by its sum: a .npy, or a picture's brightness.
 
-    Transparent pixels of a picture are zeros. A kernel of zeros, another shape, negative numbers, NaN and Inf are
-    one-line ValueErrors.
+    Transparent pixels of a picture are zeros. A sum that is not about 1 is told. A kernel of zeros, another shape,
+    negative numbers, NaN and Inf are one-line ValueErrors.
     """
     path = Path(path)
     kernel = _as_plane(_load_array(path), path) if _is_array(path) else read_levels(path, "black")[0].mean(axis=0)
@@ -58,6 +65,10 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
         raise ValueError(f"{path}: a kernel is not negative; its least value is {kernel.min():g}")
     if not kernel.any():
         raise ValueError(f"{path}: the kernel is all zeros; a point spread function has a positive sum")
+    total = float(kernel.max()) * float((kernel / kernel.max()).sum())  # of huge numbers, no Inf on the way
+    if not abs(total - 1) <= SUM_TOLERANCE:
+        _LOG.warning("%s: the kernel sums to %.4g; it is divided by its sum", path, total)
+    kernel = kernel / kernel.max()
     return kernel / kernel.sum()
 
 
@@ -66,18 +77,33 @@ def _is_array(path: Path) -> bool:
 
 
 def _load_array(path: Path) -> NDArray[Any]:
-    """A finite array of numbers."""
+    """A finite array of numbers; its header is checked against the file before memory is taken for it."""
+    size = check_file(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no array that numpy can read: {' '.join(str(error).split())}") from error
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path} holds {array.dtype}, not real numbers")
-    if array.size == 0:
-        raise ValueError(f"{path}: the array {array.shape} is empty")
+        shape, dtype, start = _read_header(path)
+    except Exception as error:  # numpy parses the header as Python: it raises whatever that does
+        raise ValueError(f"{path} is no array that numpy can read: {' '.join(str(error).split())[:200]}") from error
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {str(dtype)[:40]}, not real numbers")
+    if not shape or len(shape) > _DIMENSIONS or 0 in shape:
+        raise ValueError(f"{path}: the array {str(shape)[:80]} is empty, a single number or has too many dimensions")
+    if math.prod(shape) > LARGEST:
+        raise ValueError(f"{path}: the array {shape} has more than {LARGEST / 1e6:.0f} million numbers")
+    if size < start + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{path} is truncated: its array {shape} of {dtype} is longer than the file")
+    array = np.load(path, allow_pickle=False)
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: the array holds NaN or Inf")
     return np.asarray(array)
+
+
+def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """The shape, the kind of number and the place of the first one."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        return tuple(map(operator.index, shape)), dtype, file.tell()
 
 
 def _as_plane(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -9,10 +9,12 @@ import io
 import logging
 import os
 import struct
+import warnings
 import zlib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -21,8 +23,11 @@ from numpy.typing import NDArray
 
 from pag_inverse.data.decoding import Levels, check_depth, decode, opacity
 from pag_inverse.data.files import write_whole
+from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
+LARGEST_PICTURE = 89_478_485  # pixels: from here on Pillow warns of pictures that are made to fill the memory
+T = TypeVar("T")
 Image = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 
@@ -48,26 +53,37 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     """Read an image file as a person sees it: (3, H, W) in [-1, 1].
 
     Turned as its EXIF says, colours converted to sRGB by its ICC profile, transparency over white, grey as three
-    equal channels, 16-bit grey in full precision. A missing, empty, damaged or foreign file and one less than
-    2 pixels a side are one-line ValueErrors.
+    equal channels, 16-bit grey in full precision. A missing, empty, damaged or foreign file, one less than 2 pixels a
+    side and one of more than LARGEST_PICTURE pixels are one-line ValueErrors.
     """
-    levels, _ = read_levels(path)
-    if min(levels.shape[1:]) < 2:
-        raise ValueError(f"{path}: {levels.shape[2]} x {levels.shape[1]} pixels, too small to restore")
-    return (levels * 2.0 - 1.0).astype(np.float32)
+    image = _read(path, lambda file: decode(file).image())
+    if min(image.shape[1:]) < 2:
+        raise ValueError(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, too small to restore")
+    return image
 
 
 def read_levels(path: str | os.PathLike[str], background: str = "white") -> tuple[Levels, Levels | None]:
     """The displayed pixels (3, H, W) in 0..1 over `background`, and the opacity (H, W), None where all is opaque.
 
-    A file that cannot be read is a one-line ValueError.
+    The same ValueErrors as `read_image`.
     """
+    return _read(path, lambda file: (decode(file, background).levels(), opacity(file)))
+
+
+def _read(path: str | os.PathLike[str], use: Callable[[PIL.Image.Image], T]) -> T:
+    """What `use` makes of an image file, turned as its EXIF says; ValueError where it cannot be read."""
+    check_file(path)
     try:
-        with PIL.Image.open(Path(path)) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # the size is checked here
+            file = PIL.Image.open(Path(path))
+        with file:
+            if file.width * file.height > LARGEST_PICTURE:
+                raise ValueError(f"{file.width} x {file.height} pixels; at most {LARGEST_PICTURE / 1e6:.0f} million")
             check_depth(file)
             file.load()
             PIL.ImageOps.exif_transpose(file, in_place=True)
-            return decode(file, background), opacity(file)
+            return use(file)
     except PIL.UnidentifiedImageError as error:
         empty = os.path.getsize(path) == 0
         reason = "the file is empty" if empty else "not an image of a kind that Pillow reads"

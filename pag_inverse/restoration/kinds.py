@@ -95,8 +95,7 @@ def _from_pil(given: Any) -> Tensor:
     from pag_inverse.data.decoding import check_depth, decode
 
     check_depth(given)
-    levels = decode(PIL.ImageOps.exif_transpose(given))
-    return torch.from_numpy((levels * 2 - 1).astype(np.float32))[None]
+    return torch.from_numpy(decode(PIL.ImageOps.exif_transpose(given)).image())[None]
 
 
 def _to_pil(x: Tensor) -> Any:

@@ -22,9 +22,10 @@ def check_file(path: str | os.PathLike[str], limit: int | None = None) -> int:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {_reason(error)}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path} is {'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe or a device'}, not a file")
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        raise ValueError(f"{path}: it is {kind}, not a file")
     if limit is not None and found.st_size > limit:
-        raise ValueError(f"{path} has {found.st_size / 1e6:.0f} MB; at most {limit / 1e6:.0f} MB are read")
+        raise ValueError(f"{path}: {found.st_size / 1e6:.0f} MB; at most {limit / 1e6:.0f} MB are read")
     return found.st_size
 
 

@@ -163,11 +163,34 @@ def test_files_that_are_no_image(tmp_path):
         "text.png": "not an image of a kind that Pillow reads",
         "dot.png": "1 x 1 pixels, too small to restore",
         "float.tif": "floating-point pixels",
-        "folder": "cannot be read: Is a directory",
-        "missing.png": "cannot be read: No such file or directory",
+        "folder": "it is a folder, not a file",
+        "missing.png": "no such file",
     }
     for name, reason in reasons.items():
         with pytest.raises(ValueError) as error:
             read_image(tmp_path / name)
         message = str(error.value)
         assert message.startswith(f"{tmp_path / name}: ") and reason in message and "\n" not in message
+
+
+def test_a_gamma_that_a_png_names_and_lab_are_shown_as_viewers_show_them(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    linear = PngInfo()
+    linear.add(b"gAMA", (100000).to_bytes(4, "big"))
+    usual = PngInfo()
+    usual.add(b"gAMA", (45455).to_bytes(4, "big"))
+    grey = PIL.Image.new("RGB", (4, 4), (55, 55, 55))
+    grey.save(tmp_path / "linear.png", pnginfo=linear)
+    grey.save(tmp_path / "usual.png", pnginfo=usual)
+    assert read_picture(tmp_path / "linear.png")[0, 0, 0] == round(255 * (55 / 255) ** (1 / 2.2))
+    assert read_picture(tmp_path / "usual.png")[0, 0, 0] == 55
+    lab = PIL.Image.frombytes("LAB", (2, 2), bytes([135, 80, 67] * 4))  # sRGB's red, L* 53, a* 80, b* 67
+    lab.save(tmp_path / "lab.tif")
+    assert np.abs(read_picture(tmp_path / "lab.tif")[0, 0].astype(int) - [255, 0, 0]).max() <= 6
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path: Path) -> None:
+    file = saved(tmp_path, PIL.Image.new("1", (12000, 12000)), "large.png")
+    with pytest.raises(ValueError, match="12000 x 12000 pixels; at most 89 million"):
+        read_image(file)

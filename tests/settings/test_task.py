@@ -283,7 +283,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"none.yaml: no such file"):
         load_task(tmp_path / "none.yaml", None, "dps", image_size=256, pag=False)
     tmp_path.joinpath("folder.yaml").mkdir()
-    with pytest.raises(ValueError, match=r"folder.yaml is a folder"):
+    with pytest.raises(ValueError, match=r"folder.yaml: it is a folder"):
         load_prior_config(tmp_path / "folder.yaml")
     tmp_path.joinpath("binary.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=r"binary.yaml: not a text in UTF-8"):

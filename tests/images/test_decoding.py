@@ -185,8 +185,8 @@ def test_a_gamma_that_a_png_names_and_lab_are_shown_as_viewers_show_them(tmp_pat
     grey.save(tmp_path / "usual.png", pnginfo=usual)
     assert read_picture(tmp_path / "linear.png")[0, 0, 0] == round(255 * (55 / 255) ** (1 / 2.2))
     assert read_picture(tmp_path / "usual.png")[0, 0, 0] == 55
-    lab = PIL.Image.frombytes("LAB", (2, 2), bytes([135, 80, 67] * 4))  # sRGB's red, L* 53, a* 80, b* 67
-    lab.save(tmp_path / "lab.tif")
+    lab = np.full((2, 2, 3), [138, 81, 70], np.uint8)  # L* 54 (of 255), a* 81, b* 70: the red of sRGB
+    tifffile.imwrite(tmp_path / "lab.tif", lab, photometric="cielab")
     assert np.abs(read_picture(tmp_path / "lab.tif")[0, 0].astype(int) - [255, 0, 0]).max() <= 6
 
 

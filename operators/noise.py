@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from operators.validation import check_number
+from operators.validation import LARGEST_SIGMA, check_number
 
 __all__ = ["Draw", "GaussianNoise", "NoNoise", "Noise"]
 
@@ -48,11 +48,11 @@ class GaussianNoise(Noise):
     """White Gaussian noise, y + sigma z with z ~ N(0, 1).
 
     `sigma` is on the [-1, 1] range (the tables' 0.05 is 0.025 on [0, 1]); the result is not clipped.
-    ValueError: a sigma that is negative or not finite.
+    ValueError: a sigma that is negative, not finite or above 10.
     """
 
     def __init__(self, sigma: float) -> None:
-        self.sigma = check_number("sigma (on the [-1, 1] range)", sigma)
+        self.sigma = check_number("sigma (on the [-1, 1] range)", sigma, maximum=LARGEST_SIGMA)
 
     @classmethod
     def from_sigma(cls, sigma: float | None) -> GaussianNoise:

@@ -7,6 +7,7 @@ and Python arguments. Every fault is a ValueError of one line: where, the value,
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 T = TypeVar("T")
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -44,7 +47,9 @@ def _odd(value: int) -> int:
     return value
 
 
+LARGEST_SIGMA = 10.0  # on the [-1, 1] range: nothing of a picture is left in more noise
 NonNegative = Annotated[float, Field(ge=0)]
+Sigma = Annotated[float, Field(ge=0, le=LARGEST_SIGMA)]
 Positive = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -130,8 +135,8 @@ def one_line(error: ValidationError, known: Sequence[str] = ()) -> str:
 
 
 def short(value: object) -> str:
-    """A value for a message, on one line and not long."""
-    shown = " ".join(repr(value).split())
+    """A value for a message, on one line and not long, however large or deep the value is."""
+    shown = " ".join(_REPR.repr(value).split())
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

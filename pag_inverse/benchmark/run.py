@@ -21,8 +21,11 @@ from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, KINDS, 
 from pag_inverse.benchmark.reference import has_reference
 from pag_inverse.benchmark.table import curve, summary, table
 from pag_inverse.data.files import write_whole
-from pag_inverse.settings import PRECISIONS, Count, Names, check_choice, load_prior_config, settings
+from pag_inverse.priors.precision import check_compiler, check_speed, precision_dtype
+from pag_inverse.runtime.devices import check_device
+from pag_inverse.settings import Count, Names, check_choice, load_prior_config, settings
 from pag_inverse.solvers import default_solver
+from pag_inverse.storage.files import check_names, check_writable
 
 
 @settings
@@ -52,8 +55,7 @@ class BenchmarkRequest:
 
 def benchmark(request: BenchmarkRequest) -> int:
     """Measure every case, print the table and write the JSON. ValueError: bad input, or a case that fails."""
-    if request.output.is_dir():
-        raise ValueError(f"{request.output} is a folder; --output names a file")
+    check(request)
     planned, rows = list(cases(request)), []
     for number, case in enumerate(planned, start=1):
         print(f"{number} of {len(planned)}: {case.title()}", file=sys.stderr)
@@ -71,12 +73,23 @@ def benchmark(request: BenchmarkRequest) -> int:
     return 0
 
 
+def check(request: BenchmarkRequest) -> None:
+    """ValueError where the device, a number format or the place of the JSON is not to be had; nothing is measured."""
+    if os.path.lexists(request.output) and not request.output.is_file():
+        raise ValueError(f"{request.output} is no file; --output names a file")
+    check_writable(request.output.parent)
+    check_names([str(request.output.absolute())])
+    device = check_device(request.device)
+    for precision in request.precisions:
+        check_speed(precision_dtype(precision), device)
+    if request.compile:
+        check_compiler(request.device)
+
+
 def cases(request: BenchmarkRequest) -> Iterator[Case]:
     """Every case of a request; each prior goes with the first solver that is meant for its kind."""
     for name in request.priors:
         check_choice("prior", name, [*EMBEDDED, *ARCHITECTURES])
-    for precision in request.precisions:
-        check_choice("precision", precision, PRECISIONS)
     for name, batch, precision in itertools.product(request.priors, request.batches, request.precisions):
         config = load_prior_config(ARCHITECTURES.get(name, name))
         solver = default_solver(KINDS[config.family])

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from pag_inverse.runtime.failures import is_machine_error, is_out_of_memory
 from pag_inverse.runtime.terminal import forgiving_streams
 from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
+from pag_inverse.settings.reader import parse_yaml
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,14 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def check_used(args: argparse.Namespace, parser: Parser, mode: str, used: Sequence[str]) -> None:
+    """ValueError where a flag is given that does nothing beside the flag `mode`."""
+    for name, value in vars(args).items():
+        if name != mode and name not in used and value != parser.get_default(name):
+            flags = [f"--{flag.replace('_', '-')}" for flag in (name, mode)]
+            raise ValueError(f"{flags[0]} does nothing with {flags[1]}; leave one of them out")
+
+
 def batch_size(text: str) -> int | None:
     """A number of images; None for `auto`."""
     return None if text == "auto" else int(text)
@@ -79,12 +88,10 @@ class SetOption(argparse.Action):
 
 def _value(text: str) -> Any:
     """A number, true or false, a list, null, or the text itself."""
-    import yaml
-
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(f"value: {text}", "--set")["value"]
         return float(value) if isinstance(value, str) else value  # YAML reads 1e-4 as a text
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, KeyError):
         return text
 
 

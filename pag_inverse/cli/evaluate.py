@@ -19,6 +19,7 @@ from pag_inverse.cli.arguments import (
     add_machine,
     add_prior,
     add_run,
+    check_used,
     path,
     run,
     solve_settings,
@@ -42,6 +43,13 @@ EXAMPLES = """examples:
 
 # Arguments that the request has under the same names.
 SHARED = ("root", "split", "suite", "both", "prior", "rows", "metric_size", "overwrite", "shuffle", "log_json")
+
+
+# What does not restore, and the other flags that it uses.
+MODES = {
+    "metrics_only": ("lpips_net", "lpips_weights", "inception_weights", "device"),
+    "compare": ("lpips_net",),
+}
 
 
 def parser() -> Parser:
@@ -91,8 +99,9 @@ def act(args: argparse.Namespace) -> int:
         from pag_inverse.restoration.run import list_options
 
         return list_options()
-    if args.metrics_only is not None and args.compare is not None:
-        raise ValueError("--metrics-only scores one run, --compare two: give one of them")
+    for mode, used in MODES.items():
+        if getattr(args, mode) is not None:
+            check_used(args, parser(), mode, used)
     if args.compare is not None:
         from pag_inverse.evaluation.scoring import print_comparison
 

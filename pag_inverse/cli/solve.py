@@ -12,6 +12,7 @@ from pag_inverse.cli.arguments import (
     add_machine,
     add_prior,
     add_run,
+    check_used,
     path,
     run,
     solve_settings,
@@ -70,6 +71,8 @@ def act(args: argparse.Namespace) -> int:
     if args.list_layers:
         from pag_inverse.solvers import SOLVERS
 
+        used = ("task", "solver", "prior", "weights_dir", "download", "prior_config", "prediction", "device")
+        check_used(args, parser(), "list_layers", used)
         args.task, args.solver = args.task or TASKS[0], args.solver or next(iter(SOLVERS))
     for name in ("task", "solver"):
         if getattr(args, name) is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pag_inverse.data.datasets import find_images, pick_split
 from pag_inverse.restoration.request import load_request
@@ -22,6 +22,12 @@ SUITES = shipped_names("suites")
 METRIC_SIZE = 256  # of the tables, whatever the prior's size
 Guidance = Literal["without_pag", "with_pag"]
 Side = Annotated[int, Field(ge=7)]  # the window of SSIM
+
+
+def _different(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise ValueError("each name must be given once")
+    return names
 
 
 @settings
@@ -63,10 +69,12 @@ class Suite:
 
 
 class _SuiteFile(FileModel):
-    tasks: list[str] = Field(min_length=1)
-    solvers: list[str] = Field(min_length=1)
+    tasks: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
+    solvers: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
     priors: dict[str, str] = Field(default_factory=dict)
-    guidances: list[Guidance] = Field(default=["without_pag", "with_pag"], min_length=1)
+    guidances: Annotated[list[Guidance], Field(min_length=1), AfterValidator(_different)] = Field(
+        default=["without_pag", "with_pag"]
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,8 @@ def load_suite(name: str) -> Suite:
 def _suite_of(request: EvaluationRequest) -> Suite:
     """The suite that is named, narrowed to the tasks and solvers that are given; or these alone."""
     if request.suite is not None:
+        if request.both:
+            raise ValueError("--both does nothing with --suite, which has runs with and without PAG of its own")
         suite = load_suite(request.suite)
         return replace(suite, tasks=request.tasks or suite.tasks, solvers=request.solvers or suite.solvers)
     if not request.tasks or not request.solvers:

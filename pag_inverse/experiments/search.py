@@ -121,6 +121,8 @@ def grid_rows(request: SearchRequest) -> list[Hyperparameters]:
     """Every setting once; layers do not multiply those without PAG. ValueError: what does not go together."""
     if any(request.scales) and not request.layers:
         raise ValueError("--layers is needed with --pag above 0")
+    if request.layers and not any(request.scales):
+        raise ValueError("--layers does nothing without a --pag above 0")
     names = option_names(request.solver)
     for name in request.grid:
         check_choice(f"an option of {request.solver}", name, names)

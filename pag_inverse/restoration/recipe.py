@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate
 from pag_inverse.restoration.request import SolveRequest, load_request, prior_name
-from pag_inverse.restoration.subjects import Subject, measurement_operator
+from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
+from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import Hyperparameters, TaskConfig, load_task
 from pag_inverse.solvers import option_names
 from pag_inverse.solvers.step_sizes import Settled, settle
-from pag_inverse.storage.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Recipe:
     noise: Noise
     size: int
     settled: Settled
+    own: OwnArrays = field(default_factory=OwnArrays)
 
     @property
     def model(self) -> GuidedModel:
@@ -44,7 +45,14 @@ class Recipe:
 
     def operator(self, subjects: Sequence[Subject]) -> Operator:
         """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
-        return _operator(self.request, self.task, self.size, subjects)
+        return self._operator(subjects).to(self.request.device, torch.float32)
+
+    def _operator(self, subjects: Sequence[Subject]) -> Operator:
+        if self.request.measurement is not None:
+            return measurement_operator(self.own, self.task, subjects[0].image.shape)
+        rngs = [operator_rng(self.request.seed, subject.name) for subject in subjects]
+        operator = self.task.operator
+        return make_operator(operator.name, (3, self.size, self.size), operator.settings, rngs)
 
     def problem(self, subjects: Sequence[Subject]) -> InverseProblem:
         """A degraded batch with each image's own noise; or the user's measurement, multiplied by its mask."""
@@ -61,6 +69,7 @@ class Recipe:
         problem = self.problem([subject])
         self.prior.state_shape(problem.operator.in_shape)
         _, height, width = problem.operator.in_shape
+        check_memory(height, width)
         settled = _settle(self.request, self.task, self.row, self.prior, math.sqrt(height * width))
         settled.solver.check(problem, self.prior)
         return replace(self, settled=settled)
@@ -68,7 +77,6 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """What decides the results, inputs aside; two runs with equal descriptions and inputs are the same run."""
         request = self.request
-        files = {"mask": request.mask, "kernel": request.kernel}
         return {
             "task": self.task.name,
             "solver": request.solver,
@@ -94,7 +102,7 @@ class Recipe:
             "seed": request.seed,
             "samples": request.samples,
             "measured": request.measurement is not None,
-            **{f"{name}_sha256": file_sha256(path) for name, path in files.items() if path is not None},
+            **self.own.hashes(),
             "device": request.device.partition(":")[0],
             "prediction": self.prior.prediction,
             "precision": request.precision,
@@ -123,7 +131,7 @@ class Recipe:
 def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     """Make the objects that a request names; its prior is loaded unless it is given. ValueError: what does not fit."""
     task, row = load_request(request)
-    noise = _noise(request, task)
+    own, noise = OwnArrays.read(request), _noise(request, task)
     if prior is None:
         prior = request_prior(request)
     _check_side(request, task, prior)
@@ -134,8 +142,10 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
         guidance = PerturbedAttentionGuidance(
             row.s, row.layers, cfg=request.cfg, condition=condition, interval=row.pag_interval
         )
-    settled = _settle(request, task, row, prior, None)
-    return Recipe(request, task, row, prior, guidance, noise, request.size or prior.image_size, settled)
+    settled, size = _settle(request, task, row, prior, None), request.size or prior.image_size
+    if request.measurement is None:
+        check_memory(size, size)
+    return Recipe(request, task, row, prior, guidance, noise, size, settled, own)
 
 
 def request_prior(request: SolveRequest) -> Prior:
@@ -201,12 +211,3 @@ def _check_side(request: SolveRequest, task: TaskConfig, prior: Prior) -> None:
     here = {**task.operator.settings, "project": None, "position": None}
     if here != {**there.operator.settings, "project": None, "position": None}:
         raise ValueError(f"prior {prior.name} works at {prior.image_size} pixels: give --size {prior.image_size}")
-
-
-def _operator(request: SolveRequest, task: TaskConfig, size: int, subjects: Sequence[Subject]) -> Operator:
-    if request.measurement is not None:
-        operator = measurement_operator(request, task, subjects[0].image.shape)
-    else:
-        rngs = [operator_rng(request.seed, subject.name) for subject in subjects]
-        operator = make_operator(task.operator.name, (3, size, size), task.operator.settings, rngs)
-    return operator.to(request.device, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pag_inverse.settings import (
     load_prior_config,
     load_task,
 )
+from pag_inverse.settings.files import check_file
 from pag_inverse.solvers import solver_class
 
 __all__ = ["FURTHER_OPTIONS", "SolveRequest", "check_request", "load_request", "prior_name"]
@@ -36,11 +38,27 @@ def check_request(request: SolveRequest) -> None:
         raise ValueError(f"unknown prior {prior!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
     if request.precision == "float16" and request.device == "cpu":
         raise ValueError("--precision float16 is too slow on a processor; there is bfloat16")
-    if request.measurement is None and (request.mask is not None or request.kernel is not None):
-        raise ValueError("--mask and --kernel go with --measurement")
-    for path in (request.measurement, request.mask, request.kernel):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{path}: no such file")
+    for condition, message in _contradictions(request):
+        if condition:
+            raise ValueError(message)
+    for path in (request.measurement, request.mask, request.kernel, request.prior_config):
+        if path is not None:
+            check_file(path)
+
+
+def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
+    """Values that contradict each other or would do nothing, each with what is said of it."""
+    measured, without_pag = request.measurement is not None, request.pag == 0
+    given = request.mask is not None or request.kernel is not None
+    yield given and not measured, "--mask and --kernel go with --measurement"
+    yield measured and request.size is not None, "--size is of pictures that are degraded; a measurement has its own"
+    yield measured and request.box is not None, "--box is of pictures that are degraded; a measurement has a --mask"
+    yield measured and request.noise_in_hole is not None, "noise_in_hole is of pictures that are degraded"
+    yield measured and request.resize != "bicubic", "resize is of pictures that are degraded"
+    yield without_pag and request.layers is not None, "--layers does nothing with --pag 0; leave one of them out"
+    yield without_pag and request.pag_interval is not None, "pag_interval does nothing with --pag 0"
+    yield request.cfg != 1 and request.prompt is None, f"--cfg {request.cfg:g} does nothing without --prompt"
+    yield request.tf32 is not None and request.device == "cpu", "tf32 is of a GPU; leave it out on a processor"
 
 
 def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:

@@ -15,10 +15,12 @@ from pag_inverse.restoration.batches import choose_batch_size, first_step, resto
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
 from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check_request, prior_name
 from pag_inverse.restoration.subjects import Subject, read_subjects
-from pag_inverse.restoration.writing import write
+from pag_inverse.restoration.writing import SolveEntry, write
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import field_lines
+from pag_inverse.settings.files import check_file
 from pag_inverse.solvers import SOLVERS, option_lines
+from pag_inverse.storage.files import check_apart, check_writable
 from pag_inverse.storage.run_store import RunStore
 
 
@@ -27,17 +29,22 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
 
     `inputs` None is the bundled photograph. Nothing is written before everything that can be checked was checked.
     """
+    if output is not None:
+        given = (inputs, request.measurement, request.mask, request.kernel)
+        check_writable(output)
+        check_apart(output, [path for path in given if path is not None])
     paths = find_inputs(request, inputs)
     recipe = make_recipe(request)
     subjects = read_subjects(request, paths, recipe.size)
     recipe = recipe.for_example(subjects[0])
     folder = output or Path("results") / f"{recipe.task.name}_{request.solver}"
-    store = RunStore(folder, kind="solve", settings=recipe.describe())
+    store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
     if request.device == "cpu":
         settle_freed_memory(subjects[0].image[0].size, request.low_memory)
     if dry_run:
         print("\n".join(summary(recipe, subjects, folder, len(subjects))), file=sys.stderr)
-    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects})
+    names = [f"{subject.name}_measurement.npy" for subject in subjects]
+    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects}, names)
     if dry_run:
         return 0
     left = 0 if overwrite else len(store.survey([subject.name for subject in subjects]).pending)
@@ -53,9 +60,10 @@ def find_inputs(request: SolveRequest, inputs: Path | None) -> list[Path]:
         return []
     if request.measurement is not None:
         raise ValueError("--input is degraded here, --measurement is taken as it is: give one of them")
-    if not inputs.exists():
-        raise ValueError(f"{inputs}: no such file")
-    return list_images(inputs) if inputs.is_dir() else [inputs]
+    if inputs.is_dir():
+        return list_images(inputs)
+    check_file(inputs)
+    return [inputs]
 
 
 def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]) -> None:
@@ -91,14 +99,20 @@ def report(store: RunStore, subjects: Sequence[Subject]) -> int:
     failed = False
     for subject in subjects:
         entry = entries.get(subject.name, {})
-        scores = [f"{kind} {m['psnr']:.2f} dB, SSIM {m['ssim']:.3f}" for kind, m in entry.get("metrics", {}).items()]
+        metrics = entry.get("metrics", {}).items()
+        scores = [f"{kind} {finite(m['psnr']):.2f} dB, SSIM {finite(m['ssim']):.3f}" for kind, m in metrics]
         error = entry.get("error")
         failed = failed or error is not None
         if error is None and entry.get("sigma"):
-            scores.append(f"residual {entry['residual']:.2f} (1 is the noise)")
+            scores.append(f"residual {finite(entry['residual']):.2f} (1 is the noise)")
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")
     return 1 if failed else 0
+
+
+def finite(value: float | None) -> float:
+    """A number of an entry; null is the PSNR of equal pictures, which is infinite."""
+    return math.inf if value is None else value
 
 
 def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int) -> list[str]:

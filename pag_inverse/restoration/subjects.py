@@ -15,7 +15,7 @@ from pag_inverse.data.arrays import read_kernel, read_mask, read_measurement
 from pag_inverse.data.images import bundled_photograph, prepare, read_image
 from pag_inverse.restoration.request import SolveRequest
 from pag_inverse.settings import TaskConfig
-from pag_inverse.storage.files import sha256
+from pag_inverse.storage.files import npy, sha256
 
 DEFAULT_PHOTOGRAPH = "astronaut"
 
@@ -52,7 +52,26 @@ def read_subjects(request: SolveRequest, inputs: Sequence[Path], size: int) -> l
     return subjects
 
 
-def measurement_operator(request: SolveRequest, task: TaskConfig, shape: tuple[int, ...]) -> Operator:
+@dataclass(frozen=True)
+class OwnArrays:
+    """A user's mask (H, W) and kernel (h, w), as they were read once."""
+
+    mask: NDArray[np.bool_] | None = None
+    kernel: NDArray[np.float64] | None = None
+
+    @classmethod
+    def read(cls, request: SolveRequest) -> OwnArrays:
+        """Those that a request names; ValueError where a file is none."""
+        mask = None if request.mask is None else read_mask(request.mask)
+        return cls(mask, None if request.kernel is None else read_kernel(request.kernel))
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of each array that is there, by name."""
+        arrays = {"mask": self.mask, "kernel": self.kernel}
+        return {f"{name}_sha256": sha256(npy(array)) for name, array in arrays.items() if array is not None}
+
+
+def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...]) -> Operator:
     """The operator of a user's measurement (3, H, W): its mask or kernel, the task's settings otherwise.
 
     ValueError: a mask or kernel that the task's operator has no use for, or one that is missing.
@@ -60,18 +79,18 @@ def measurement_operator(request: SolveRequest, task: TaskConfig, shape: tuple[i
     name, settings = task.operator.name, task.operator.settings
     kind, in_shape = operator_class(name), (3, shape[1], shape[2])
     project = str(settings.get("project", "published"))
-    if request.mask is not None and not issubclass(kind, Inpainting):
+    if own.mask is not None and not issubclass(kind, Inpainting):
         raise ValueError(f"--mask goes with an inpainting task, not with {task.name}")
-    if request.kernel is not None and not issubclass(kind, Blur):
+    if own.kernel is not None and not issubclass(kind, Blur):
         raise ValueError(f"--kernel goes with a deblurring task, not with {task.name}")
     if issubclass(kind, Inpainting):
-        if request.mask is None:
+        if own.mask is None:
             raise ValueError(
                 f"--measurement with the task {task.name} needs --mask; a picture with an erased region goes to both"
             )
-        return Inpainting(read_mask(request.mask), in_shape, project=project)
-    if request.kernel is not None:
-        return Blur(read_kernel(request.kernel), in_shape, project=project)
+        return Inpainting(own.mask, in_shape, project=project)
+    if own.kernel is not None:
+        return Blur(own.kernel, in_shape, project=project)
     if issubclass(kind, MotionBlur):
         raise ValueError(f"--measurement with the task {task.name} needs --kernel")
     if issubclass(kind, SuperResolution):

@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 # counted.
 PROCESSOR_LARGEST = 8
 PROCESSOR_SHARE = 0.5
+LEAST_A_PIXEL = 1000  # bytes that a step takes at least: 24 channels in ten layers
 
 
 class TensorMemory(TorchDispatchMode):
@@ -101,6 +102,16 @@ def split_where_full(run: Callable[[Sequence[Item]], None], batch: Sequence[Item
     half = len(batch) // 2
     split_where_full(run, batch[:half])
     split_where_full(run, batch[half:])
+
+
+def check_memory(height: int, width: int) -> None:
+    """ValueError where a picture is so large that no network could restore it in the memory of this machine."""
+    needed, total = LEAST_A_PIXEL * height * width, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > total:
+        raise ValueError(
+            f"a picture of {width} x {height} pixels takes more than {needed / 1e9:.0f} GB of memory; this machine has "
+            f"{total / 1e9:.0f} GB: take a smaller size"
+        )
 
 
 def available_memory() -> int:

@@ -16,6 +16,7 @@ from pag_inverse.settings.files import read_text
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+_LIMIT = 2**18  # bytes; YAML is read slowly
 Model = TypeVar("Model", bound="FileModel")
 
 
@@ -29,18 +30,20 @@ class _Loader(yaml.SafeLoader):
     """The safe loader (no tag that names code), which also refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = [key for index, key in enumerate(keys) if key in keys[:index]]
-        if repeated:
-            problem = f"key {repeated[0]!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if isinstance(name, Hashable) and name in seen:
+                problem = f"key {short(name)} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            seen.add(name if isinstance(name, Hashable) else None)
         return super().construct_mapping(node, deep=deep)
 
 
 def read_yaml(file: Path | Traversable, source: str = "") -> dict[Any, Any]:
     """The mapping that a YAML file holds; a one-line ValueError that begins with the file's name otherwise."""
     source = source or str(file)
-    return parse_yaml(read_text(file) if isinstance(file, Path) else file.read_text(encoding="utf-8"), source)
+    return parse_yaml(read_text(file, _LIMIT) if isinstance(file, Path) else file.read_text(encoding="utf-8"), source)
 
 
 def parse_yaml(text: str, source: str) -> dict[Any, Any]:

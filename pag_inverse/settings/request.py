@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from operators.validation import Count, Interval, Names, NonNegative, settings
+from operators.validation import Interval, Names, NonNegative, Sigma, settings
 from pag_inverse.settings.names import TRAINING_STEPS
 
 Steps = Annotated[int, Field(ge=1, le=TRAINING_STEPS)]
@@ -33,7 +33,7 @@ class SolveRequest:
     measurement: Path | None = None
     mask: Path | None = None
     kernel: Path | None = None
-    sigma: NonNegative | None = None
+    sigma: Sigma | None = None
     box: tuple[int, int, int, int] | None = None
     prompt: str | None = None
     pag: NonNegative | None = None
@@ -61,10 +61,10 @@ class SolveRequest:
     tf32: Annotated[
         bool | None, described("10-bit factors in float32 products on a GPU; by default torch's choice")
     ] = None
-    size: Count | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    samples: Count = 1
-    batch_size: Count | None = 1
+    size: Annotated[int, Field(ge=1, le=2**16)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    samples: Annotated[int, Field(ge=1, le=10**5)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=2**16)] | None = 1
     device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     low_memory: bool = False

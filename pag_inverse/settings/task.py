@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from operators.validation import Count, Interval, Names, NonNegative, check_whole, settings, short, validated
+from operators.validation import Count, Interval, Names, NonNegative, Sigma, check_whole, settings, short, validated
 from pag_inverse.settings.names import TRAINING_STEPS
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 
@@ -59,7 +59,7 @@ class TaskConfig:
     pag: bool
     operator: OperatorConfig
     noise: str
-    sigma: NonNegative
+    sigma: Sigma
     noise_in_hole: bool
     hyperparameters: Hyperparameters | None
     source: str = ""
@@ -72,7 +72,7 @@ class _Operator(FileModel):
 
 class _Noise(FileModel):
     name: str
-    sigma: NonNegative
+    sigma: Sigma
     in_hole: bool = True
 
 

@@ -86,7 +86,7 @@ def test_without_noise_only_the_exact_measurement_is_possible(noise: Noise) -> N
     [
         ("poisson", 0.1, "there are gaussian, none"),
         ("gaussian", None, "needs a sigma"),
-        ("gaussian", -0.1, r"sigma \(on the \[-1, 1\] range\) is -0.1; it must be a finite number, at least 0"),
+        ("gaussian", -0.1, r"sigma \(on the \[-1, 1\] range\) is -0.1; it must be a finite number, from 0 to 10"),
         ("gaussian", float("nan"), "finite number"),
         ("none", 0.1, "the noise is none"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def _load_array(path: Path) -> NDArray[Any]:
         raise ValueError(f"{path}: the array {shape} has more than {LARGEST / 1e6:.0f} million numbers")
     if size < start + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{path} is truncated: its array {shape} of {dtype} is longer than the file")
-    array = np.load(path, allow_pickle=False)
+    array = np.load(path, allow_pickle=False).reshape(shape)
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: the array holds NaN or Inf")
     return np.asarray(array)
@@ -103,7 +102,9 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-        return tuple(map(operator.index, shape)), dtype, file.tell()
+        if any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError(f"its shape is {shape}")
+        return shape, dtype, file.tell()
 
 
 def _as_plane(array: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -61,8 +61,8 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
         wanted = read_names(Path(split), Names(images), f"{FIRST_1K}, START:STOP, or a text file of names")
     missing = [name for name in wanted if name not in images]
     if missing:
-        more = ", ..." if len(missing) > _SHOWN else ""
-        raise ValueError(f"split {split}: {len(missing)} images are missing: {', '.join(missing[:_SHOWN])}{more}")
+        shown = [name[:60] for name in missing[:_SHOWN]] + ["..."] * (len(missing) > _SHOWN)
+        raise ValueError(f"split {split}: {len(missing)} images are missing: {', '.join(shown)}")
     return {image_id: images[image_id] for image_id in sorted(set(wanted))}
 
 

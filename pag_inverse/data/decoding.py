@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Levels = NDArray[np.float64]  # (3, H, W), 0..1
 SRGB_GAMMA = 1 / 2.2  # of a PNG: the exponent of what it stores, near that of sRGB
+_ROWS = 64
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag and a value of it
 
 
@@ -43,7 +44,9 @@ class Decoded:
     def _filled(self, table: NDArray[Any]) -> NDArray[Any]:
         filled = np.empty((3, *self.pixels.shape[:2]), dtype=table.dtype)
         for channel, band in enumerate(filled):
-            np.take(table, self.pixels if self.pixels.ndim == 2 else self.pixels[:, :, channel], out=band)
+            numbers = self.pixels if self.pixels.ndim == 2 else self.pixels[:, :, channel]
+            for row in range(0, len(band), _ROWS):  # numpy makes eight bytes of each number on the way
+                band[row : row + _ROWS] = table[numbers[row : row + _ROWS]]
         return filled
 
 

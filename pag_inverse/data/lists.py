@@ -85,7 +85,7 @@ def _is_title(row: list[str], names: Names) -> bool:
 def _id_of(row: list[str], names: Names) -> str:
     """The id that a line means: all of it where that is an image's name, else the first cell that is one."""
     found = (names.find(cell) for cell in row)
-    return next((image_id for image_id in found if image_id is not None), _guesses(row[1])[-1])
+    return next((image_id for image_id in found if image_id is not None), _guesses(row[min(1, len(row) - 1)])[-1])
 
 
 def _is_picture(name: str) -> bool:

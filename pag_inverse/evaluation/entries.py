@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from operators.validation import one_line
 from pag_inverse.storage.entries import ItemEntry, Line, Number
@@ -36,13 +36,30 @@ class EvaluationEntry(ItemEntry):
     seconds: float
     peak_memory_mb: float | None
 
+    @model_validator(mode="after")
+    def _has_its_files(self) -> EvaluationEntry:
+        if missing := {"truth", "measurement", *(f"restoration{s}" for s in range(len(self.residual)))} - set(
+            self.files
+        ):
+            raise ValueError(f"files are missing: {', '.join(sorted(missing))}")
+        return self
+
+
+class Scores(Line):
+    """The metrics of one sample; null is the PSNR of equal pictures, which is infinite."""
+
+    psnr: Number
+    ssim: Number
+    residual: Number
+    lpips: float | None = None
+
 
 class ScoreLine(Line):
     """The scores of each sample of an image, and the pixels that were scored."""
 
     key: str
     lpips_net: str
-    scores: list[dict[str, Number]]
+    scores: Annotated[list[Scores], Field(min_length=1)]
 
 
 def saved_runs(folder: Path) -> list[RunStore]:

@@ -19,6 +19,7 @@ from pag_inverse.experiments.trials import Trial
 from pag_inverse.metrics.perceptual import Lpips, Unavailable
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
+from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import TASKS, Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.solvers import SOLVERS, solver_class
 from pag_inverse.storage.files import check_apart, file_sha256
@@ -76,7 +77,8 @@ def compare(request: ComparisonRequest) -> int:
 
 
 def check(request: ComparisonRequest) -> None:
-    """ValueError for an unknown solver, task or method, and for a sigma of 0."""
+    """ValueError for an unknown solver, task or method, a sigma of 0, and a device that is not there."""
+    check_device(request.device)
     for solver in request.solvers:
         solver_class(solver)
     for task in request.tasks:

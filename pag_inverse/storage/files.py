@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from operators.validation import short
+
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes
 VERSIONED = ("pag-inverse", "torch", "diffusers", "numpy", "scipy", "scikit-image")
 
@@ -47,7 +49,8 @@ def versions() -> dict[str, str]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What two sets of settings differ in, one text each."""
     keys = sorted(set(old) | set(new))
-    return [f"{key} {old.get(key)!r} (now {new.get(key)!r})" for key in keys if old.get(key) != new.get(key)]
+    values = [(key, old.get(key), new.get(key)) for key in keys]
+    return [f"{key[:60]} {short(a)} (now {short(b)})" for key, a, b in values if a != b]
 
 
 def check_writable(folder: Path) -> None:

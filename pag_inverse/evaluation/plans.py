@@ -110,7 +110,7 @@ def make_plan(request: EvaluationRequest) -> Plan:
     names = [run.name for run in runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are named {twice[0]}: give each task (file name) and solver once")
-    ids = hashlib.sha256("\n".join(images).encode()).hexdigest()
+    ids = hashlib.sha256("\n".join(images).encode(errors="surrogateescape")).hexdigest()
     source = {"images": request.images, "split": request.split, "count": len(images), "ids_sha256": ids}
     return Plan(images, runs, source, request.metric_size or (None if request.images == "folder" else METRIC_SIZE))
 

@@ -21,7 +21,7 @@ def write_report(stores: Sequence[RunStore], networks: MetricNetworks) -> Path:
     root = stores[0].root
     texts = {"results.csv": results_csv, "report.md": evaluation_markdown, "report.html": evaluation_page}
     for name, text in texts.items():
-        write_whole(root / name, text(report).encode())
+        write_whole(root / name, text(report).encode(errors="backslashreplace"))
     return root / "report.html"
 
 

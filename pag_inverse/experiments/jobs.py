@@ -100,7 +100,7 @@ class JobStore:
         settings = self.run.settings
         report = ComparisonReport(settings["size"], settings["seed"], truths, tasks, tuned, about_lpips)
         page = self.run.folder / "comparison.html"
-        write_whole(page, comparison_page(report, lpips).encode())
+        write_whole(page, comparison_page(report, lpips).encode(errors="backslashreplace"))
         return page
 
     def failures(self, jobs: Sequence[Job]) -> list[str]:

@@ -77,7 +77,7 @@ def load_priors(solvers: Sequence[str], device: str, precision: str) -> dict[str
 
 def training_pictures(folder: Path, count: int, output: Path) -> dict[str, Path]:
     """`count` of the pictures of a folder that are not held out, by their path below it; those in `output` are none."""
-    training, _ = split_held_out(folder)
+    training, _ = split_held_out(folder, output=output)
     return {"__".join(path.relative_to(folder).with_suffix("").parts): path for path in spread(training, count)}
 
 

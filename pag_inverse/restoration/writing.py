@@ -13,7 +13,7 @@ from pag_inverse.reports.figures import comparison, deviation_map, error_map, re
 from pag_inverse.restoration.batches import Samples
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject
-from pag_inverse.storage.entries import ItemEntry, Number
+from pag_inverse.storage.entries import ItemEntry, Number, Text
 from pag_inverse.storage.files import npy, sha256
 from pag_inverse.storage.run_store import RunStore
 
@@ -21,7 +21,7 @@ from pag_inverse.storage.run_store import RunStore
 class SolveEntry(ItemEntry):
     """A picture that the solve command restored: PSNR and SSIM by what is compared, and its residual."""
 
-    input: str
+    input: Text
     metrics: dict[str, dict[str, Number]]
     sigma: float | None
     residual: Number

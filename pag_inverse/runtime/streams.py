@@ -17,7 +17,7 @@ def stream_seed(seed: int, image_id: str, purpose: str, sample: int = 0) -> int:
     if purpose not in PURPOSES:
         raise ValueError(f"unknown stream {purpose!r}; there are {', '.join(PURPOSES)}")
     sample = sample if purpose == "sampling" else 0
-    digest = hashlib.sha256(f"{seed}|{image_id}|{purpose}|{sample}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}|{image_id}|{purpose}|{sample}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

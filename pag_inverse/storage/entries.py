@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from pag_inverse.data.files import write_whole
 from pag_inverse.storage.json_lines import read_lines
@@ -16,6 +16,7 @@ from pag_inverse.storage.json_lines import read_lines
 Entry = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 Number = float | None  # null in JSON is what was not finite
+Text = InstanceOf[str]  # also a file's name that is no Unicode
 
 
 def _inside(path: str) -> str:
@@ -34,7 +35,7 @@ class Line(BaseModel):
 class FileEntry(Line):
     """A file of an item: its path below the run's root, and the SHA-256 of its content."""
 
-    path: Annotated[str, AfterValidator(_inside)]
+    path: Annotated[Text, AfterValidator(_inside)]
     sha256: str
 
 
@@ -46,7 +47,7 @@ class ItemEntry(Line):
     """
 
     files: dict[str, FileEntry] = Field(default_factory=dict)
-    error: str | None = None
+    error: Text | None = None
     retry: bool = False
     session: Annotated[int, Field(ge=0)] = 0
     input_sha256: str | None = None

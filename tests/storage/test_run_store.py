@@ -262,3 +262,37 @@ def test_readers_see_whole_lines_while_a_writer_works(tmp_path: Path) -> None:
     reader.join()
     store.close()
     assert torn == []
+
+
+def test_a_clock_that_runs_backwards_orders_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, time in enumerate((1000.0, 500.0, 2.0)):
+        monkeypatch.setattr("pag_inverse.storage.run_store.time.time", lambda time=time: time)
+        with RunStore(tmp_path, kind="solve", settings=SETTINGS, rank=0, world=1).open() as store:
+            store.finish("a", {"psnr": float(number)}, {"restoration": ("a.png", bytes([number]))})
+    # Also where the lines of an earlier session lie in a file that is read later.
+    (tmp_path / "rank-001.jsonl").write_bytes((tmp_path / "rank-000.jsonl").read_bytes().splitlines(True)[0])
+    assert store.entries()["a"]["psnr"] == 2.0 and store.survey("a").finished == {"a"}
+
+
+def test_temporary_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    from pag_inverse.data import files
+
+    make(tmp_path, "a")
+    (tmp_path / "below").mkdir()
+    dead, alive = (tmp_path / "below" / f"{files.TEMPORARY}{name}.tmp" for name in ("dead", "alive"))
+    dead.write_bytes(b"a part")
+    with alive.open("wb") as file:
+        assert files._hold(file)
+        make(tmp_path, "b")
+        assert not dead.exists() and alive.exists()
+    make(tmp_path, "c")
+    assert not alive.exists()
+
+
+def test_names_that_a_file_system_cannot_hold_are_found_first(tmp_path: Path) -> None:
+    store = store_at(tmp_path / "out")
+    store.check(names=["x" * 255, "a/b"])
+    for name in ("x" * 256, "ü" * 128, "a/" * 2048):
+        with pytest.raises(ValueError, match="too long"):
+            store.check(names=[name])
+    assert not (tmp_path / "out").exists()

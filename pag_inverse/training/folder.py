@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -41,10 +42,16 @@ def check_folder(folder: Path) -> None:
         if _FILES.fullmatch(name):
             _check(folder / name, stat.S_ISREG, "a file")
         elif name in FOLDERS:
-            _check(folder / name, stat.S_ISDIR, "a folder")
-            check_writable(folder / name)
-            for inner in (path for path in (folder / name).iterdir() if path.suffix in (".json", ".safetensors")):
-                _check(inner, stat.S_ISREG, "a file")
+            _check_part(folder / name)
+
+
+def _check_part(folder: Path) -> None:
+    """ValueError unless weights and settings can be written into a folder of the run's own."""
+    _check(folder, stat.S_ISDIR, "a folder")
+    check_writable(folder)
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".safetensors"):
+            _check(path, stat.S_ISREG, "a file")
 
 
 def hold(folder: Path) -> FileLock:
@@ -73,6 +80,6 @@ def _is_log(path: Path) -> bool:
     return not path.exists() or (path.is_file() and all("step" in entry for entry in read_lines(path)[0]))
 
 
-def _check(path: Path, right: object, kind: str) -> None:
-    if not right(os.lstat(path).st_mode):  # type: ignore[operator]
+def _check(path: Path, is_right: Callable[[int], bool], kind: str) -> None:
+    if not is_right(os.lstat(path).st_mode):
         raise ValueError(f"{path} is not {kind}, as a training run has there; remove it, or choose another folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from pag_inverse.runtime.processes import Processes
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
 from pag_inverse.settings.files import check_file
-from pag_inverse.storage.files import check_apart
+from pag_inverse.storage.files import check_apart, check_writable
+from pag_inverse.storage.json_lines import read_lines
 from pag_inverse.training.crops import Crops, split_held_out
 from pag_inverse.training.export import write_weights
-from pag_inverse.training.folder import check_folder, hold
+from pag_inverse.training.folder import LOG, check_folder, hold
 from pag_inverse.training.inputs import Inputs, read_inputs
 from pag_inverse.training.loading import latent_encoder, make_network
 from pag_inverse.training.objectives import (
@@ -81,8 +83,9 @@ def train(settings: TrainSettings, options: RunOptions) -> None:
 
 def prepare(settings: TrainSettings, options: RunOptions, team: Team, device: torch.device) -> Run:
     """Read and check everything; nothing is written."""
-    check_folder(options.output)
+    check_writable(options.output)
     check_sources(settings, options)
+    check_folder(options.output)
     check_memory(settings, device)
     training, held_out = split_held_out(options.data, output=options.output)
     model = make_network(settings)
@@ -118,7 +121,7 @@ def work(run: Run, options: RunOptions) -> None:
     if_first(trainer.team, lambda: write_weights(trainer, options, run.inputs))
 
 
-def if_first(team: Team, act: Any) -> None:
+def if_first(team: Team, act: Callable[[], object]) -> None:
     """Do something in the first process; all wait for it, and raise what it raises."""
     if team.rank == 0:
         team.attempt(act)
@@ -145,12 +148,14 @@ def check_memory(settings: TrainSettings, device: torch.device) -> None:
 
 
 def announce(trainer: Trainer, resumed: bool, held_out: int) -> None:
-    """Say where the run starts, and with what."""
+    """Say where the run starts, with what, and what is damaged in its log."""
     parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
     trainer.say(
         f"{'going on at' if resumed else 'starting at'} step {trainer.step} of {trainer.settings.steps}; "
         f"{len(trainer.data.pictures)} pictures, {held_out} held out, {parameters:.2f} M parameters"
     )
+    if damaged := read_lines(trainer.folder / LOG)[1]:
+        trainer.say(f"{LOG}: {damaged} damaged lines are passed over")
 
 
 def rescue(run: Run, options: RunOptions, error: Diverged) -> None:

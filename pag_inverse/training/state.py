@@ -31,7 +31,7 @@ _LATER_KEYS: dict[str, tuple[type, ...]] = {  # states of earlier versions do no
     "norm": (float, type(None)),
 }
 _UNREADABLE = (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, KeyError,
-               ValueError, TypeError, AttributeError, IndexError)  # fmt: skip
+               ValueError, TypeError, AttributeError, IndexError, OSError)  # fmt: skip
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -82,6 +82,8 @@ def check_same(folder: Path, state: State, settings: TrainSettings, inputs: Hash
     compared = [field for field in fields(TrainSettings) if field.name not in ignored]
     then = {f.name: stored.get(f.name, None if f.default is MISSING else f.default) for f in compared}
     now = {f.name: getattr(settings, f.name) for f in compared}
+    for paths in (then, now):  # ./a is a
+        paths.update({"init": str(Path(paths["init"]))} if paths.get("init") else {})
     if other := differences(then, now):
         raise ValueError(f"{folder} was trained with other settings: {', '.join(other)}; choose another --output")
     if recorded is not None and (other := changes(recorded, inputs)):

@@ -161,7 +161,9 @@ def test_a_damaged_state_is_told_and_left(
     assert content(run) == before
 
 
-def test_a_torn_line_of_the_log_is_passed_over(run: Path, short_run: Arguments) -> None:
+def test_a_torn_line_of_the_log_is_passed_over(
+    run: Path, short_run: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = torch.load(run / "state.pt", weights_only=True)
     torch.save({**state, "validation": None}, run / "state.pt")
     card = (run / "README.md").read_text()
@@ -169,6 +171,7 @@ def test_a_torn_line_of_the_log_is_passed_over(run: Path, short_run: Arguments) 
         file.write('{"step": 2, "valid')
     assert command.main(short_run(run)) == 0
     assert (run / "README.md").read_text() == card and "psnr" in card
+    assert "log.jsonl: 1 damaged" in capsys.readouterr().out
 
 
 def test_the_log_is_json_after_a_torn_line(run: Path, short_run: Arguments, tmp_path: Path) -> None:

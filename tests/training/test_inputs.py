@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from pag_inverse.cli import train as command
+from pag_inverse.training.run import train
+from pag_inverse.training.settings import RunOptions, TrainSettings
 
 Arguments = Callable[..., list[str]]
 WEIGHTS = Path("vae") / "diffusion_pytorch_model.safetensors"
@@ -114,3 +116,21 @@ def test_previews_of_another_run_are_not_trained_on(pictures: Path, short_run: A
     assert command.main(short_run(tmp_path / "before", "--data", pictures)) == 0
     shutil.copy(pictures / "coffee.png", pictures / "one" / "preview_0000002.png")
     assert command.main(short_run(tmp_path / "before", "--data", pictures)) == 0
+
+
+@pytest.mark.parametrize(("output", "data"), [("pictures", "pictures"), ("above", "above/pictures")])
+def test_pictures_in_the_output_folder_are_refused(
+    output: str, data: str, photographs: Path, tmp_path: Path, short_run: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photographs, tmp_path / data)
+    (tmp_path / "link").symlink_to(tmp_path / data)
+    for name in (data, "link"):
+        assert "is or holds the input" in refused(short_run(tmp_path / output, "--data", tmp_path / name), capsys)
+    assert len(list((tmp_path / data).iterdir())) == 4
+
+
+def test_settings_that_do_nothing_are_refused_in_code_too(photographs: Path, tmp_path: Path) -> None:
+    settings = TrainSettings("pixel", ((32, 1.0),), kl_weight=1.0)
+    with pytest.raises(ValueError, match="--kl-weight does nothing with --kind pixel"):
+        train(settings, RunOptions(photographs, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

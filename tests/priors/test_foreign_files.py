@@ -69,8 +69,8 @@ def test_real_numbers_of_any_length_are_weights(dtype: torch.dtype, state: Any, 
 
 
 KEYS = [
-    ("", "an|unknown|key|''"),
-    ("nodot", "unknown (key|module)"),
+    ("", "a key is ''; it must be a text"),
+    ("nodot", "unknown key"),
     ("a." * 3000, "a key is 'a.a."),
     ("line\nbreak.weight", "a key is 'line"),
     (3, "a key is 3"),
@@ -78,7 +78,7 @@ KEYS = [
     ("input_blocks.99.0.in_layers.0.weight", "key input_blocks.9.0.out_layers.3.weight is missing"),
     ("input_blocks.999.0.in_layers.0.weight", "unknown module input_blocks.999.0"),
     ("output_blocks.90.0.in_layers.0.weight", "unknown module output_blocks.90.0"),
-    ("input_blocks.2.0.conv.weight", "is the weight of another key too|unknown|cannot be loaded"),
+    ("input_blocks.2.0.conv.weight", "Unexpected key"),
 ]
 
 

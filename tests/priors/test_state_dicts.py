@@ -132,7 +132,7 @@ REFUSED: list[tuple[Callable[[State, State], Any], str]] = [
     (lambda right, wrong: 3, "is no state dict of tensors"),
     (lambda right, wrong: None, "is no state dict of tensors"),
     (lambda right, wrong: next(iter(right.values())), "is no state dict of tensors"),
-    (lambda right, wrong: nested(right, 20), "nested too deeply|no state dict"),
+    (lambda right, wrong: nested(right, 20), "is no state dict of tensors"),
     (lambda right, wrong: itself(), "is no state dict of tensors"),
     (lambda right, wrong: many(), "is no state dict of tensors"),
     (lambda right, wrong: {"module.": nn.Parameter(torch.zeros(1))}, "the same name behind a wrapper's prefix"),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.validation import check_number, check_whole, short
+from operators.validation import check_number, check_whole, is_whole, short
 from pag_inverse.priors.checkpoints.files import as_float32, load_state, one_line
 from pag_inverse.settings.files import read_json
 
@@ -72,6 +72,8 @@ def check_setting(where: str, value: object, default: object, largest: int = _LA
             check_setting(where, item, default, largest)
     elif value is None:
         return  # what it means is the class's own
+    elif isinstance(default, tuple):
+        raise ValueError(f"{where} is {short(value)}; it must be a list")
     elif isinstance(default, (bool, str)) or isinstance(value, (bool, str)):
         if default is not None and type(value) is not type(default):
             raise ValueError(f"{where} is {short(value)}; it is of the kind of {short(default)}")
@@ -85,8 +87,8 @@ def check_depth(settings: Mapping[str, Any], state: Mapping[str, Tensor], where:
     """ValueError, which begins with `where`, for more blocks than the weights can be of."""
     blocks = len(settings.get("block_out_channels") or (0,))
     for name, value in settings.items():
-        if "layers" in name and value is not None and not isinstance(value, bool):
-            blocks *= max(value) if isinstance(value, (list, tuple)) else value
+        counts = [count for count in (value if isinstance(value, list) else [value]) if is_whole(count)]
+        blocks *= max(counts, default=1) if "layers" in name else 1
     if blocks > min(len(state), _MOST_BLOCKS):
         raise ValueError(f"{where} cannot be loaded: {blocks} blocks do not fit to {len(state)} tensors")
 

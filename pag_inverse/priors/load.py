@@ -13,7 +13,7 @@ from torch import Tensor
 from operators.validation import short
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.adm import load_adm
-from pag_inverse.priors.checkpoints.files import load_state
+from pag_inverse.priors.checkpoints.files import load_state, one_line
 from pag_inverse.priors.checkpoints.hub import find_weights
 from pag_inverse.priors.latent import LatentPrior
 from pag_inverse.priors.networks import network_dtype
@@ -84,7 +84,10 @@ def load_prior(
     with torch.inference_mode(False):  # its tensors could not take part in a gradient
         if isinstance(source, (str, os.PathLike)):
             _refuse({"scheduler": scheduler}, f"{os.fspath(source)} is a name or a path, whose scheduler is a file")
-            prior = _from_name(source, weights_dir, download, config, prediction)
+            try:
+                prior = _from_name(source, weights_dir, download, config, prediction)
+            except ValueError as error:  # names of files and what is in them may hold anything
+                raise ValueError(one_line(error, 1000)) from error
             device, dtype = device or torch.device("cpu"), dtype or torch.float32
         else:
             from pag_inverse.priors.checkpoints.pipeline import load_objects

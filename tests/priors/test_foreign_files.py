@@ -166,6 +166,13 @@ def test_what_is_no_regular_file(suffix: str, tmp_path: Path, load: Any) -> None
     ] * 4
 
 
+def test_a_file_whose_name_has_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "line\nbreak.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"line break\.pt") as error:
+        load_prior(tmp_path / "line\nbreak.pt")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["nul\0byte", "x" * 5000, "line\nbreak", "", "nowhere.pt"])
 def test_paths_that_cannot_be(name: str) -> None:
     assert picture_side(name) == 256

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from pag_inverse import LatentPrior, PixelPrior, load_prior
 from pag_inverse.priors.attention_layers import checkpoint_name
+from pag_inverse.priors.checkpoints.construction import build_network, check_depth, check_settings
 from pag_inverse.priors.checkpoints.picture_side import picture_side
+from pag_inverse.priors.load import prompt_of
 
 LEVELS: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -252,7 +255,8 @@ OTHER_PARTS: list[tuple[str, dict[str, Any], str]] = [
     ("vae", {"latents_mean": [0.0] * 4}, "latents_mean is"),
     ("vae", {"latents_std": [1.0] * 4}, "latents_std is"),
     ("vae", {"scale": 2.0}, "'scale' is an unknown key of a AutoencoderKL"),
-    ("vae", {"_class_name": "AutoencoderTiny"}, "holds a AutoencoderTiny"),
+    ("vae", {"_class_name": "AutoencoderTiny"}, "holds a 'AutoencoderTiny'"),
+    ("vae", {"_class_name": "line\nbreak"}, "belongs here"),
     ("vae", {"_class_name": ["VQModel"]}, "belongs here"),
     ("text_encoder", {"architectures": ["CLIPModel"]}, "holds a .'CLIPModel'.; a CLIPTextModel belongs here"),
     ("text_encoder", {"hidden_size": 32}, "cannot be loaded"),
@@ -308,6 +312,58 @@ def test_an_object_whose_weights_are_not_finite() -> None:
         load_prior(network)
 
 
+OF_OLD = {"_diffusers_version": "0.0.4", "act_fn": "silu", "center_input_sample": False, "downsample_padding": 1,
+          "flip_sin_to_cos": True, "freq_shift": 0, "layers_per_block": 2, "mid_block_scale_factor": 1,
+          "norm_eps": 1e-5, "norm_num_groups": 32}  # fmt: skip
+DDPM_256 = {
+    **OF_OLD, "_class_name": "UNet2DModel", "attention_head_dim": None, "sample_size": 256, "in_channels": 3,
+    "out_channels": 3, "block_out_channels": [128, 128, 256, 256, 512, 512], "time_embedding_type": "positional",
+    "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4, "norm_eps": 1e-6, "freq_shift": 1,
+    "flip_sin_to_cos": False, "downsample_padding": 0,
+}  # fmt: skip
+SD_15_UNET = {
+    **OF_OLD, "_class_name": "UNet2DConditionModel", "attention_head_dim": 8, "cross_attention_dim": 768,
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}  # fmt: skip
+SD_15_VAE = {
+    "_class_name": "AutoencoderKL", "_diffusers_version": "0.6.0", "act_fn": "silu", "in_channels": 3,
+    "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4, "latent_channels": 4,
+    "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3, "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}  # fmt: skip
+LDM_UNET = {
+    **OF_OLD, "_class_name": "UNet2DModel", "attention_head_dim": 32, "sample_size": 64, "in_channels": 3,
+    "out_channels": 3, "block_out_channels": [224, 448, 672, 896], "time_embedding_type": "positional",
+    "down_block_types": ["DownBlock2D"] + ["AttnDownBlock2D"] * 3,
+    "up_block_types": ["AttnUpBlock2D"] * 3 + ["UpBlock2D"],
+}  # fmt: skip
+LDM_VQVAE = {
+    "_class_name": "VQModel", "_diffusers_version": "0.1.2", "act_fn": "silu", "block_out_channels": [128, 256, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 3, "in_channels": 3, "latent_channels": 3, "layers_per_block": 2,
+    "num_vq_embeddings": 8192, "out_channels": 3, "sample_size": 256, "up_block_types": ["UpDecoderBlock2D"] * 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [(DDPM_256, 113673219), (SD_15_UNET, 859520964), (SD_15_VAE, 83653863), (LDM_UNET, 274056163), (LDM_VQVAE, 0)],
+    ids=["ddpm-256", "stable-diffusion-v1-5", "its autoencoder", "ldm-celebahq-256", "its autoencoder"],
+)  # fmt: skip
+def test_published_networks(config: dict[str, Any], parameters: int) -> None:
+    """Without their numbers, which would take gigabytes."""
+    kind = getattr(diffusers, config["_class_name"])
+    settings = check_settings(config, kind, "config.json")
+    with torch.device("meta"):
+        state = kind(**settings).state_dict()
+    check_depth(settings, state, "config.json")
+    network = build_network(lambda: kind(**settings), state, "folder")
+    found = sum(parameter.numel() for parameter in network.parameters())
+    assert found == (parameters or found)
+
+
 # Weights as they are stored.
 
 
@@ -335,7 +391,7 @@ def test_weights_in_shards(safe: bool, pixels: Path) -> None:
     assert len(shards) > 1 and load_prior(pixels).fingerprint == expected.fingerprint
     shards[0].rename(pixels / "away")
     refused(pixels, f"{shards[0].name}: no such file")
-    for faulty in ({}, [], {"a.b": 3}, {"a.b": "../away"}):
+    for faulty in ({}, [], {"a.b": 3}, {"a.b": "../away"}, {"a.b": "a\nb"}):
         index.write_text(json.dumps({"weight_map": faulty}))
         refused(pixels, "has no weight_map of keys to files beside it")
 
@@ -381,6 +437,22 @@ def test_names_of_layers_where_levels_have_different_numbers_of_blocks() -> None
     assert checkpoint_name("down_blocks.2.attentions.1", [1, 3, 2]) == "input_blocks.8.1"
     assert checkpoint_name("up_blocks.1.attentions.0", [1, 3, 2]) == "output_blocks.3.1"
     assert checkpoint_name("down_blocks.2.attentions.1", 2) == "input_blocks.8.1"
+
+
+def test_tokenizers_that_are_none(prompted: Path) -> None:
+    """Found where a prompt needs one."""
+    prior, folder = load_prior(prompted), prompted / "tokenizer"
+    folder.mkdir()
+    for files in ({}, {"vocab.json": "[]"}, {"vocab.json": "{", "merges.txt": ""}, {"tokenizer.json": "\0"}, {"x": ""}):
+        for name, content in files.items():
+            (folder / name).write_text(content)
+        with pytest.raises(ValueError, match=r"tokenizer (cannot be loaded; a prompt needs it|has \d+ words)") as error:
+            prompt_of(prior, "a cat")
+        assert "\n" not in str(error.value)
+    (folder / "vocab.json").unlink()
+    os.mkfifo(folder / "vocab.json")
+    with pytest.raises(ValueError, match="a pipe or a device"):
+        prompt_of(prior, "a cat")
 
 
 # Arguments.

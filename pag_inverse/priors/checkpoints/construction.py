@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.validation import check_number, check_whole, is_whole, short
 from pag_inverse.priors.checkpoints.files import as_float32, load_state, one_line
+from pag_inverse.priors.checkpoints.state_dicts import is_name
 from pag_inverse.settings.files import read_json
 
 DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
@@ -166,7 +167,7 @@ def read_weights(folder: Path, stems: Mapping[str, str]) -> dict[str, Tensor]:
 def _shards(index: Path) -> list[str]:
     places = read_json(index).get("weight_map")
     files = list(places.values()) if isinstance(places, dict) else []
-    if not files or any(not isinstance(file, str) or file != Path(file).name for file in files):
+    if not files or any(not is_name(file) or file != Path(file).name for file in files):
         raise ValueError(f"{index} has no weight_map of keys to files beside it")
     if len(found := sorted(set(files))) > _MOST_SHARDS:
         raise ValueError(f"{index} names {len(found)} files; at most {_MOST_SHARDS} are read")

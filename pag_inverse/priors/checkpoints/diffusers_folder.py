@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from operators.validation import short
 from pag_inverse.priors.base import Prior
 from pag_inverse.priors.checkpoints.components import Components, takes_prompt
 from pag_inverse.priors.checkpoints.construction import (
@@ -45,7 +46,7 @@ def load_model(folder: Path, *kinds: str) -> Any:
     config = read_json(folder / "config.json")
     name = config.get("_class_name")
     if name not in kinds:
-        raise ValueError(f"{folder} holds a {name}; a {' or '.join(kinds)} belongs here")
+        raise ValueError(f"{folder} holds a {short(name)}; a {' or '.join(kinds)} belongs here")
     import diffusers
 
     kind = getattr(diffusers, str(name))

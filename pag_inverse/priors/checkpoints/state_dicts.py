@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from operators.validation import short
+
 _AVERAGE = re.compile(r"(.*_)?(ema|ema_?\d+|averaged?|avg|shadow)(_.*)?", re.IGNORECASE)
 _OTHER = re.compile(r".*(optim|sched|scaler|callback|loop|discriminator|loss).*", re.IGNORECASE)
 # Names under which programs save the weights; the first one that is there is taken.
@@ -74,9 +76,7 @@ def _tensors(path: str, content: object) -> State:
         return {}
     for key in found:
         if not is_name(key):
-            raise ValueError(
-                f"{path}: a key is {str(repr(key))[:60]}: a text of at most {_LONGEST} characters is needed"
-            )
+            raise ValueError(f"{path}: a key is {short(key)}; it must be a text of 1 to {_LONGEST} characters")
     return {key: value for key, value in found.items() if "." in key or value.ndim}  # not a counter
 
 

@@ -56,7 +56,9 @@ class TextEncoder:
         encoder, tokenizer = self.encoder(), self.tokenizer()
         if tokenizer is None:
             raise ValueError(f"{self.where} has no tokenizer, which a prompt needs")
-        length = encoder.config.max_position_embeddings
+        words, length = encoder.config.vocab_size, encoder.config.max_position_embeddings
+        if len(tokenizer) != words:
+            raise ValueError(f"{self.where}: its tokenizer has {len(tokenizer)} words, its text encoder {words}")
         found = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return embed(encoder, found.input_ids)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pag_inverse.priors.attention_layers import AttentionLayer, resolve_layers, self_attention_layers
-from pag_inverse.priors.networks import network_dtype, own_view, run_network
+from pag_inverse.priors.networks import network_dtype, own_settings, own_view, run_network
 from pag_inverse.schedule import Floats, T
 from pag_inverse.settings import PREDICTIONS, check_choice
 
@@ -88,12 +89,21 @@ class Prior(abc.ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the tensors of its networks, the same wherever they were read from."""
-        digest = hashlib.sha256()
+        """A hash of all that decides what it computes, the same wherever it was read from.
+
+        These are its betas, the tensors and the settings of its networks, and what a subclass adds with `_further`.
+        """
+        digest = hashlib.sha256(np.asarray(self.betas, dtype=np.float64).tobytes())
         for network in self.networks():
+            digest.update(json.dumps(own_settings(network), sort_keys=True, default=str).encode())
             for tensor in network.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(self._further().encode())
         return digest.hexdigest()
+
+    def _further(self) -> str:
+        """What decides what the prior computes, beside its betas and networks."""
+        return ""
 
     @abc.abstractmethod
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:

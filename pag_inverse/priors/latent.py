@@ -50,6 +50,13 @@ class LatentPrior(Prior):
         self.empty = empty
         self.text: TextEncoder | None = None  # for prompts that are not empty, where it came with the networks
 
+    def _further(self) -> str:
+        if self.empty is None:
+            return ""
+        found = self.empty.float()
+        # Machines differ in the last digits of what a text encoder gives.
+        return " ".join(f"{float(number):.3g}" for number in (found.mean(), found.std(), found.abs().amax()))
+
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._check_image_shape(image_shape)
         _, h, w = image_shape

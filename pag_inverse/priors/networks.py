@@ -8,6 +8,7 @@ operations one by one (autocast): as fast and as near to float32 on the embedded
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,26 @@ def _shared(tensor: Tensor) -> Tensor:
 def network_dtype(network: nn.Module) -> torch.dtype:
     """The number format of a network's weights."""
     return next(network.parameters()).dtype
+
+
+def own_settings(network: Any) -> dict[str, Any]:
+    """The settings of a network of diffusers that differ from its class's defaults: they decide what it computes.
+
+    `sample_size` is left out: it only says what pictures the network was trained with.
+    """
+    defaults = inspect.signature(type(network).__init__).parameters
+    return {
+        name: value
+        for name, value in getattr(network, "config", {}).items()
+        if not name.startswith("_") and name != "sample_size" and not _is_default(value, defaults.get(name))
+    }
+
+
+def _is_default(value: object, parameter: inspect.Parameter | None) -> bool:
+    default = None if parameter is None else parameter.default
+    return (list(value) if isinstance(value, tuple) else value) == (
+        list(default) if isinstance(default, tuple) else default
+    )
 
 
 def run_network(network: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:

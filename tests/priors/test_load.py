@@ -41,3 +41,27 @@ def test_a_prior_loaded_in_inference_mode_has_gradients(name: str) -> None:
 def test_the_pictures_side_of_rectangular_samples(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"sample_size": [32, 64]}')
     assert picture_side(str(tmp_path)) == 64
+
+
+def test_a_fingerprint_is_of_all_that_decides_what_a_prior_computes(tmp_path):
+    import json
+    import shutil
+
+    import pag_inverse.priors
+
+    embedded = Path(pag_inverse.priors.__file__).parent / "embedded" / "latent"
+    shutil.copytree(embedded, tmp_path / "copy")
+    expected = load_prior("latent").fingerprint
+    assert load_prior(tmp_path / "copy").fingerprint == expected
+    changes = (
+        ("unet/config.json", "attention_head_dim", 16),
+        ("vae/config.json", "scaling_factor", 0.5),
+        ("scheduler/scheduler_config.json", "beta_end", 0.013),
+    )
+    for name, key, value in changes:
+        file = tmp_path / "copy" / name
+        whole = file.read_text()
+        file.write_text(json.dumps({**json.loads(whole), key: value}))
+        assert load_prior(tmp_path / "copy").fingerprint != expected
+        file.write_text(whole)
+    assert load_prior(tmp_path / "copy").fingerprint == expected

@@ -24,8 +24,10 @@ from pag_inverse.data.files import write_whole
 from pag_inverse.priors.precision import check_compiler, check_speed, precision_dtype
 from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import Count, Names, check_choice, load_prior_config, settings
+from pag_inverse.settings.files import read_json
 from pag_inverse.solvers import default_solver
 from pag_inverse.storage.files import check_names, check_writable
+from pag_inverse.storage.json_lines import strict
 
 
 @settings
@@ -68,15 +70,15 @@ def benchmark(request: BenchmarkRequest) -> int:
             print(f"\n{row['title']}, the five largest entries of a step:\n{row['profile']}")
     request.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "cases": rows, "table": found}
-    write_whole(request.output, json.dumps(content, indent=1).encode())
+    write_whole(request.output, json.dumps(strict(content), indent=1, allow_nan=False).encode())
     print(f"written to {request.output}")
     return 0
 
 
 def check(request: BenchmarkRequest) -> None:
     """ValueError where the device, a number format or the place of the JSON is not to be had; nothing is measured."""
-    if os.path.lexists(request.output) and not request.output.is_file():
-        raise ValueError(f"{request.output} is no file; --output names a file")
+    if os.path.lexists(request.output) and not _is_ours(request.output):
+        raise ValueError(f"{request.output} is there and no benchmark's JSON; give another --output")
     check_writable(request.output.parent)
     check_names([str(request.output.absolute())])
     device = check_device(request.device)
@@ -84,6 +86,13 @@ def check(request: BenchmarkRequest) -> None:
         check_speed(precision_dtype(precision), device)
     if request.compile:
         check_compiler(request.device)
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        return {"machine", "cases", "table"} <= set(read_json(file))
+    except ValueError:
+        return False
 
 
 def cases(request: BenchmarkRequest) -> Iterator[Case]:

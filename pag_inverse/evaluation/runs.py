@@ -20,6 +20,7 @@ from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.settings import SolveRequest
 from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.finding import check_root
 from pag_inverse.storage.run_store import REMEDY, RunStore
 
 # What decides a measurement beside its image.
@@ -72,6 +73,7 @@ def check_runs(
 
     `inputs` holds the SHA-256 of this process's images. Runs come prior by prior, each of which is loaded once.
     """
+    check_root(root)
     data = file_sha256(next(iter(plan.images.values()))) or ""
     runs = []
     for planned in sorted(plan.runs, key=lambda planned: prior_name(planned.request)):

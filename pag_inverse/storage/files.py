@@ -67,10 +67,17 @@ def check_writable(folder: Path) -> None:
 
 def check_apart(output: Path, inputs: Iterable[Path]) -> None:
     """ValueError where an input is the output folder or lies in it: results would become input."""
-    there = output.resolve()
+    there = _resolved(output)
     for path in inputs:
-        if there in (path.resolve(), *path.resolve().parents):
+        if there in (_resolved(path), *_resolved(path).parents):
             raise ValueError(f"--output {output} is or holds the input {path}; give another --output")
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is a link that leads nowhere") from error
 
 
 def check_names(paths: Iterable[str]) -> None:

@@ -25,5 +25,17 @@ def find_runs(folder: Path, kind: str, entry: type[ItemEntry] = ItemEntry) -> li
     return found
 
 
+def check_root(folder: Path) -> None:
+    """ValueError where a folder that shall hold runs and their reports has files in it, and none of them is a run."""
+    there = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if there and not any(path.is_dir() and (_is_run(path) or _is_started(path)) for path in there):
+        raise ValueError(f"{folder} is not empty and holds no run; give another --output")
+
+
+def _is_started(folder: Path) -> bool:
+    """Whether a run was killed before its manifest was there."""
+    return any(folder.glob(".rank-*.lock"))
+
+
 def _is_run(folder: Path) -> bool:
     return read_manifest(folder) is not None or any(folder.glob("rank-[0-9][0-9][0-9].jsonl"))

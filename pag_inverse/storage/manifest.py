@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -23,7 +23,7 @@ class Manifest(Line):
 
     kind: str
     item: str
-    root: str
+    root: Literal[".", ".."]  # the folder itself, or that of an evaluation's runs
     settings: dict[str, Any]
 
 

@@ -181,6 +181,8 @@ EVALUATE = """
 {e} --output {m}/pictures
 {e} --output {m}
 {e} --output {m}/y.png
+{e} --output {m}/other
+{e} --output {m}/notes
 {e} --output /dev/null
 {e} --output ''
 {e} --rows nothing
@@ -291,6 +293,7 @@ BENCHMARK = """
 --threads 0
 --output {m}/pictures
 --output {m}/pipe
+--output {m}/list.json
 --output {m}/y.png/a.json
 --output ''
 """
@@ -309,7 +312,7 @@ CASES = [(command, line) for command, lines in COMMANDS.items() for line in line
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of every kind that a command may be given."""
     m = tmp_path_factory.mktemp("material")
-    for folder in ("pictures", "twins", "folder", "other", "run", "a", "b", "long"):
+    for folder in ("pictures", "twins", "folder", "other", "run", "a", "b", "long", "notes"):
         (m / folder).mkdir()
     picture = prepare(bundled_photograph("coffee"), 256)
     for name in ("pictures/1.png", "pictures/2.png", "twins/1.png"):
@@ -346,6 +349,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (m / "run" / "manifest.json").write_text(
         json.dumps({"format": "pag_inverse run", "kind": "evaluate", "item": "image", "root": "..", "settings": {}})
     )
+    (m / "notes" / "report.md").write_text("mine")
     (m / "list.json").write_text("[1]")
     (m / "empty.txt").write_text("\n")
     (m / "wrong.txt").write_text("3.png\n4.png\n")

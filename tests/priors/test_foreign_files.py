@@ -106,10 +106,21 @@ def test_torch_files_that_torch_did_not_write(tmp_path: Path, load: Any) -> None
     refused(load, more, "damaged or truncated")
     call = b"\x80\x02c__builtin__\nbytearray\nJ" + struct.pack("<i", 2**31 - 1) + b"\x85R."
     refused(load, rewritten(tmp_path / "whole.pt", odd, lambda p: call), "makes a bytearray")
-    refused(load, rewritten(tmp_path / "whole.pt", odd, lambda p: p + bytes(2**23)), "no data.pkl of at most 4 MB")
+    refused(load, rewritten(tmp_path / "whole.pt", odd, lambda p: p + bytes(2**23)), "no data.pkl of at most 2 MB")
     with zipfile.ZipFile(odd, "w") as archive:
         archive.writestr("notes.txt", "nothing")
     refused(load, odd, "no data.pkl")
+
+
+def test_pickles_that_name_their_parts_too_often(tmp_path: Path, load: Any) -> None:
+    """Each tuple is twice the one before it: its hash as a key would take 2^60 steps."""
+    torch.save({"a.b": torch.zeros(4)}, tmp_path / "whole.pt")
+    pairs = b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
+    call = b"\x80\x02}K\x01" + pairs + b"K\x01s."
+    odd = rewritten(tmp_path / "whole.pt", tmp_path / "odd.pt", lambda p: call)
+    refused(load, odd, "names the same parts too often")
+    (tmp_path / "old.pt").write_bytes(call)
+    refused(load, tmp_path / "old.pt", "names the same parts too often")
 
 
 def test_entries_that_share_their_bytes(tmp_path: Path, load: Any) -> None:

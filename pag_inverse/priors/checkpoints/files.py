@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from operators.validation import short
+from pag_inverse.priors.checkpoints.pickles import check_pickles
 from pag_inverse.priors.checkpoints.state_dicts import find_state, is_name
 from pag_inverse.settings.files import check_file, read_json, read_text
 from pag_inverse.settings.reader import parse_yaml
 
-NAMES_LIMIT = 2**22  # bytes of the names and shapes in a file; those of Stable Diffusion take 0.3 MB
+NAMES_LIMIT = 2**21  # bytes of the names and shapes in a file; those of Stable Diffusion take 0.3 MB
 SETTINGS_LIMIT = 2**16  # bytes of a file of arguments, or of one of settings in YAML
 _FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -58,8 +59,7 @@ def _content(path: Path) -> object:
         names = names_in(path)
         if path.suffix == ".safetensors":
             return load_file(path)
-        if b"bytearray\n" in names:  # torch allows it: it makes an object of any size
-            raise ValueError("its pickle makes a bytearray")
+        check_pickles(names)
         with harmless_globals():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -73,20 +73,20 @@ def _content(path: Path) -> object:
 
 
 def names_in(path: Path) -> bytes:
-    """The part of a checkpoint in which the names of its tensors stand: a header, a pickle, or the first 4 MB.
+    """The part of a checkpoint in which the names of its tensors stand: a header, a pickle, or the first 2 MB.
 
-    It raises anything on bytes of another kind; ValueError for more than 4 MB of names, and for a zip that torch did
+    It raises anything on bytes of another kind; ValueError for more than 2 MB of names, and for a zip that torch did
     not write: with entries that are compressed, or larger than the file.
     """
     size = check_file(path)
     with path.open("rb") as file:
-        if path.suffix == ".safetensors":
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, NAMES_LIMIT):
-                raise ValueError(f"a header of {length} bytes")
-            return file.read(length)
-        start = file.read(NAMES_LIMIT)
-    return _pickle_in_zip(path, size) if start.startswith(b"PK\x03\x04") else start
+        if path.suffix != ".safetensors":
+            start = file.read(NAMES_LIMIT)
+            return _pickle_in_zip(path, size) if start.startswith(b"PK\x03\x04") else start
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size, NAMES_LIMIT):
+            raise ValueError(f"a header of {length} bytes")
+        return file.read(length)
 
 
 def _pickle_in_zip(path: Path, size: int) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,27 @@ def test_names_that_a_terminal_or_unicode_cannot_write_are_no_failure(here: Path
     assert run("evaluate", "evaluated") == 0 and Path("evaluated", "report.html").is_file()
     before = (here / "utf8" / "rank-000.jsonl").read_bytes()
     assert run("solve", "utf8") == 0 and (here / "utf8" / "rank-000.jsonl").read_bytes() == before
+
+
+def test_where_one_process_ends_the_others_end_too(here: Path) -> None:
+    """One is killed while it works; the other tells it in one line, and the same command goes on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = "import sys; from pag_inverse.cli.evaluate import main; sys.exit(main(sys.argv[1:]))"
+    args = [sys.executable, "-c", script, *COMMANDS["evaluate"], "--steps", "20", "--output", "out"]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    first, second = (
+        subprocess.Popen(args, env={**shared, "RANK": rank}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    )
+    record = Path("out", FOLDERS["evaluate"], "manifest.json")
+    while not record.exists() and first.poll() is None:
+        time.sleep(0.05)
+    second.kill()
+    told = first.communicate(timeout=300)[1]
+    second.communicate()
+    assert first.returncode == 1, told
+    assert "Traceback" not in told
+    assert "another process of this run has ended; what is finished is kept, and the same command goes on" in told
+    assert run("evaluate", "out", "--steps", "20") == 0 and len(list(Path("out").rglob("restorations/*.png"))) == 3

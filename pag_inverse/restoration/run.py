@@ -29,15 +29,14 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
 
     `inputs` None is the bundled photograph. Nothing is written before everything that can be checked was checked.
     """
-    if output is not None:
-        given = (inputs, request.measurement, request.mask, request.kernel)
-        check_writable(output)
-        check_apart(output, [path for path in given if path is not None])
+    folder = output or Path("results") / f"{Path(request.task).stem}_{request.solver}"
+    given = (inputs, request.measurement, request.mask, request.kernel)
+    check_writable(folder)
+    check_apart(folder, [path for path in given if path is not None])
     paths = find_inputs(request, inputs)
     recipe = make_recipe(request)
     subjects = read_subjects(request, paths, recipe.size)
     recipe = recipe.for_example(subjects[0])
-    folder = output or Path("results") / f"{recipe.task.name}_{request.solver}"
     store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
     if request.device == "cpu":
         settle_freed_memory(subjects[0].image[0].size, request.low_memory)

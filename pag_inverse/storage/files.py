@@ -53,6 +53,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key[:60]} {short(a)} (now {short(b)})" for key, a, b in values if a != b]
 
 
+def remove_files(entry: Mapping[str, Any], root: Path, folder: Path) -> None:
+    """Remove those files of an item, below `root`, that lie in `folder` and are as they were written."""
+    for file in entry.get("files", {}).values():
+        path = root / file["path"]
+        if folder in path.parents and file_sha256(path) == file["sha256"]:
+            path.unlink()
+
+
 def check_writable(folder: Path) -> None:
     """ValueError where the folder, or the nearest one above it that exists, is no folder or cannot be written."""
     there = folder.absolute()

@@ -21,7 +21,7 @@ from filelock import FileLock
 from pag_inverse.data.files import MANIFEST, remove_leftovers, write_whole
 from pag_inverse.runtime.failures import Interrupted
 from pag_inverse.storage.entries import Entry, ItemEntry, Model, Survey, drop_damaged, latest, read_entries, valid_lines
-from pag_inverse.storage.files import check_names, check_writable, differences, file_sha256, sha256
+from pag_inverse.storage.files import check_names, check_writable, differences, file_sha256, remove_files, sha256
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
 from pag_inverse.storage.lock import is_held, lock
 from pag_inverse.storage.manifest import read_manifest, write_manifest
@@ -163,7 +163,12 @@ class RunStore:
             raise Interrupted(f"{error}; what is finished is kept, and the same command goes on") from error
 
     def clear(self) -> None:
-        """Forget everything that was finished; the files are written over in time."""
+        """Forget everything that was finished, and remove the run's own files: old results must not pass for new ones.
+
+        Files beside the folder, which other runs may share, stay, as does what is no longer as it was written.
+        """
+        for entry in self.entries().values():
+            remove_files(entry, self.root, self.folder)
         names = (f"{kind}-[0-9][0-9][0-9].jsonl" for kind in ("rank", "scores", "lpips"))
         for path in [*(path for name in names for path in self.folder.glob(name)), self.folder / MANIFEST]:
             path.unlink(missing_ok=True)

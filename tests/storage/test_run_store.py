@@ -66,6 +66,7 @@ def test_other_settings_are_refused_by_name_and_nothing_is_written(tmp_path: Pat
     with other.open(overwrite=True):
         assert other.survey(["a"]).pending == ["a"]
     assert (tmp_path / "out" / "captions.jsonl").read_text() == "mine"
+    assert not (tmp_path / "out" / "a_restoration.png").exists()  # it was of the other settings
     assert RunStore.of(tmp_path / "out").settings["steps"] == 4
 
 

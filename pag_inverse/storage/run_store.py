@@ -251,10 +251,6 @@ class RunStore:
         """Where the file `kind` of an entry lies."""
         return self.root / str(entry["files"][kind]["path"])
 
-    def read(self, key: str, kind: str) -> bytes:
-        """The content of the file `kind` of a finished item."""
-        return self.path(self.entries()[key], kind).read_bytes()
-
     def wrong_file(self, entry: Mapping[str, Any]) -> str | None:
         """What is wrong with an entry's files; None where they are whole."""
         for file in entry.get("files", {}).values():

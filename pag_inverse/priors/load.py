@@ -167,14 +167,10 @@ def _as_it_is(prior: Prior, device: str | torch.device | None, dtype: torch.dtyp
     if dtype is not None and dtype != network_dtype(prior.unet):
         found = str(network_dtype(prior.unet)).removeprefix("torch.")
         raise ValueError(f"prior {prior.name} is loaded already, in {found}; give the precision where it is loaded")
-    if device is not None and not _is_at(prior, torch.device(device)):
+    wanted = prior.device if device is None else torch.device(device)  # without an index it is any of its kind
+    if wanted.type != prior.device.type or wanted.index not in (None, prior.device.index):
         raise ValueError(f"prior {prior.name} is on {prior.device}, not {device}; prior.to({str(device)!r}) moves it")
     return prior
-
-
-def _is_at(prior: Prior, device: torch.device) -> bool:
-    """Whether a prior is on a device; `cuda` is any of its kind."""
-    return prior.device.type == device.type and device.index in (None, prior.device.index)
 
 
 def _refuse(options: Mapping[str, object], because: str) -> None:

@@ -28,11 +28,9 @@ RESBLOCK = {
 ATTENTION = {"norm": "group_norm", "proj_out": "to_out.0"}
 # ADM's own default multipliers of the width, by the side of the pictures.
 CHANNEL_MULT = {
-    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
-    256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
-    128: (1.0, 1.0, 2.0, 3.0, 4.0),
-    64: (1.0, 2.0, 3.0, 4.0),
-}
+    512: (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0), 256: (1.0, 1.0, 2.0, 2.0, 4.0, 4.0),
+    128: (1.0, 1.0, 2.0, 3.0, 4.0), 64: (1.0, 2.0, 3.0, 4.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,16 +86,13 @@ def read_layout(state: State, head_channels: int = 64, new_attention_order: bool
     widths = tuple(shape_of(state, f"input_blocks.{i}.0.out_layers.3.weight", 4)[0] for i in firsts)
     layout = AdmLayout(
         in_channels=shape_of(state, "input_blocks.0.0.weight", 4)[1],
-        out_channels=shape_of(state, "out.2.weight", 4)[0],
-        widths=widths,
-        blocks=blocks,
+        out_channels=shape_of(state, "out.2.weight", 4)[0], widths=widths, blocks=blocks,
         attention=tuple(f"input_blocks.{i}.1.qkv.weight" in state for i in firsts),
         middle_attention="middle_block.1.qkv.weight" in state,
         resblock_updown=not any(".op." in k for k in state),
         scale_shift=shape_of(state, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
-        head_channels=head_channels,
-        new_attention_order=new_attention_order,
-    )
+        head_channels=head_channels, new_attention_order=new_attention_order,
+    )  # fmt: skip
     _check_representable(state, layout)
     return layout
 
@@ -134,24 +129,15 @@ def unet_config(layout: AdmLayout, image_size: int = 256) -> dict[str, Any]:
         down[False], up[False] = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
     sampling = "resnet" if layout.resblock_updown else "conv"
     return dict(
-        sample_size=image_size,
-        in_channels=layout.in_channels,
-        out_channels=layout.out_channels,
-        block_out_channels=layout.widths,
-        layers_per_block=layout.blocks,
+        sample_size=image_size, in_channels=layout.in_channels, out_channels=layout.out_channels,
+        block_out_channels=layout.widths, layers_per_block=layout.blocks,
         down_block_types=tuple(down[a] for a in layout.attention),
         up_block_types=tuple(up[a] for a in reversed(layout.attention)),
-        downsample_type=sampling,
-        upsample_type=sampling,
-        add_attention=layout.middle_attention,
-        attention_head_dim=layout.head_channels,
+        downsample_type=sampling, upsample_type=sampling, add_attention=layout.middle_attention,
+        attention_head_dim=layout.head_channels, norm_num_groups=32, attn_norm_num_groups=32, norm_eps=1e-5,
         resnet_time_scale_shift="scale_shift" if layout.scale_shift else "default",
-        freq_shift=0,
-        flip_sin_to_cos=True,
-        norm_num_groups=32,
-        attn_norm_num_groups=32,
-        norm_eps=1e-5,
-    )
+        freq_shift=0, flip_sin_to_cos=True,
+    )  # fmt: skip
 
 
 def convert_state(state: State, layout: AdmLayout) -> dict[str, Tensor]:

@@ -18,8 +18,7 @@ from pag_inverse.settings.files import read_json
 
 DIFFUSERS = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
 POSITIONS = "position_ids"  # a buffer of text encoders that is not saved
-_LARGEST, _MOST_LAYERS, _LONGEST_LIST, _MOST_SHARDS = 2**16, 64, 12, 1000
-_MOST_BLOCKS = 512
+_LARGEST, _MOST_LAYERS, _MOST_BLOCKS, _LONGEST_LIST, _MOST_SHARDS = 2**16, 64, 512, 12, 1000
 # Attention as diffusers named its weights before version 0.14.
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -177,10 +176,7 @@ def _shards(index: Path) -> list[str]:
 def _read(folder: Path, files: list[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for file in files:
-        try:
-            state = as_float32(load_state(folder / file))
-        except ValueError as error:
-            raise ValueError(f"{folder / file}: {str(error).removeprefix(f'{folder / file}: ')}") from error
+        state = as_float32(load_state(folder / file), f"{folder / file}: ")
         if repeated := found.keys() & state.keys():
             raise ValueError(f"{folder / file}: key {min(repeated)} is in another file too")
         found |= state

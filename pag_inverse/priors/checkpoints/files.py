@@ -38,19 +38,19 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def as_float32(state: Mapping[str, Tensor], where: str = "") -> dict[str, Tensor]:
     """The tensors in float32; ValueError for the first one that does not hold finite real numbers alone."""
-    return {key: _weight(key, value) for key, value in state.items()}
+    return {key: _weight(f"{where}key {key}", value) for key, value in state.items()}
 
 
 def _weight(key: str, value: Tensor) -> Tensor:
     if value.dtype not in _FORMATS or value.layout != torch.strided or value.device.type != "cpu" or value.is_nested:
         formats = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FORMATS)
         kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
-        raise ValueError(f"key {key} is a tensor of another kind ({kind}); weights are dense and in {formats}")
+        raise ValueError(f"{key} is a tensor of another kind ({kind}); weights are dense and in {formats}")
     weight = value.detach().float()
     if not weight.numel() or not all(bool(torch.isfinite(bound)) for bound in weight.aminmax()):
-        raise ValueError(f"key {key} of shape {tuple(weight.shape)} is empty, or holds NaN or infinite numbers")
+        raise ValueError(f"{key} of shape {tuple(weight.shape)} is empty, or holds NaN or infinite numbers")
     return weight
 
 
@@ -63,10 +63,8 @@ def _content(path: Path) -> object:
         with harmless_globals():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors (a pickle with code, or no torch file); not loaded; "
-            "a .safetensors of the same weights can be"
-        ) from error
+        reason = "a pickle with code, or no torch file); not loaded; a .safetensors of the same weights can be"
+        raise ValueError(f"{path} holds more than tensors ({reason}") from error
     except Exception as error:  # whatever the readers of both formats raise on bytes that are not theirs
         reason = one_line(error).removeprefix(f"{path}: ")
         raise ValueError(f"{path} is damaged or truncated, or no checkpoint: {reason}") from error

@@ -89,10 +89,8 @@ def _prediction(config: Path | None, given: str | None, linear: bool) -> str | N
         raise ValueError(f"{config} is no original config of Stable Diffusion: it has no model.params")
     heads = {"num_head_channels": 64} if linear else {"num_heads": 8}
     network = _mapping(_mapping(params, "unet_config"), "params")
-    for name, value, needed in [
-        *((name, params.get(name, needed), needed) for name, needed in _ORIGINAL.items()),
-        *((name, network.get(name, needed), needed) for name, needed in heads.items()),
-    ]:
+    for name, needed in {**_ORIGINAL, **heads}.items():
+        value = (network if name in heads else params).get(name, needed)
         if value != needed or isinstance(value, bool) != isinstance(needed, bool):
             raise ValueError(f"{config}: {name} is {short(value)}; supported is {needed}")
     parameterization = params.get("parameterization", "eps")  # the original's default
@@ -179,17 +177,12 @@ def _unet_config(state: State) -> dict[str, Any]:
     block = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     linear = state.get("middle_block.1.proj_in.weight", torch.empty(0)).ndim == 2
     return dict(
-        sample_size=64,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=widths,
-        layers_per_block=layers,
+        sample_size=64, in_channels=4, out_channels=4, block_out_channels=widths, layers_per_block=layers,
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        cross_attention_dim=shape_of(state, block, 2)[1],
+        cross_attention_dim=shape_of(state, block, 2)[1], use_linear_projection=linear,
         attention_head_dim=tuple(width // 64 for width in widths) if linear else 8,
-        use_linear_projection=linear,
-    )
+    )  # fmt: skip
 
 
 def _unet_state(state: State) -> dict[str, Tensor]:
@@ -204,14 +197,11 @@ def _vae_config(state: State) -> dict[str, Any]:
     levels = 1 + max(indices(state, r"encoder\.down\.(\d{1,2})\."), default=-1)
     widths = tuple(shape_of(state, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels))
     return dict(
-        sample_size=512,
-        block_out_channels=widths,
+        sample_size=512, block_out_channels=widths, scaling_factor=0.18215,
         layers_per_block=len(indices(state, r"encoder\.down\.0\.block\.(\d{1,2})\.conv1\.weight")),
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
         latent_channels=shape_of(state, "decoder.conv_in.weight", 4)[1],
-        scaling_factor=0.18215,
-    )
+    )  # fmt: skip
 
 
 def _vae_state(state: State) -> dict[str, Tensor]:
@@ -269,12 +259,10 @@ def _text_encoder(state: dict[str, Tensor], activation: str, prefix: str) -> Any
     embeddings = {key.removeprefix("text_model."): value for key, value in state.items()}
     words = shape_of(embeddings, "embeddings.token_embedding.weight", 2)
     settings = {
-        "vocab_size": words[0],
-        "hidden_size": words[1],
+        "vocab_size": words[0], "hidden_size": words[1], "num_attention_heads": max(words[1] // 64, 1),
         "intermediate_size": shape_of(embeddings, "encoder.layers.0.mlp.fc1.weight", 2)[0],
         "num_hidden_layers": 1 + max(indices(embeddings, r"encoder\.layers\.(\d{1,2})\.")),
-        "num_attention_heads": max(words[1] // 64, 1),
         "max_position_embeddings": shape_of(embeddings, "embeddings.position_embedding.weight", 2)[0],
         "hidden_act": activation,
-    }
+    }  # fmt: skip
     return build_text_encoder(settings, embeddings, f"{prefix}*, the text encoder,")

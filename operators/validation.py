@@ -122,7 +122,7 @@ def one_line(error: ValidationError, known: Sequence[str] = ()) -> str:
     fault = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
     key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
     if fault["type"] in _UNKNOWN:
-        return f"{key} is an unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
+        return f"{key[:60]} is an unknown key" + (f"; allowed: {', '.join(known)}" if known else "")
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"
     message = str(fault["msg"]).removeprefix("Value error, ")

@@ -11,10 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pag_inverse.data.images import LARGEST_PICTURE, Image, read_image, read_levels
+from pag_inverse.data.masks import FEW, is_photograph
 from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
 LARGEST, _DIMENSIONS = 3 * LARGEST_PICTURE, 8  # numbers in an array
+LARGEST_BYTES, LARGEST_KERNEL = 2**30, 2**22  # bytes of an array, numbers in a kernel
+COLOURED = 0.2  # of a channel's range between the channels of a pixel
+_NO_MASK = (
+    "more than its edges is neither black (missing) nor white (measured), as in a photograph; a mask is black and white"
+)
 SUM_TOLERANCE = 0.02  # of a kernel's sum about 1
 FURTHEST = 10.0  # no sensible noise takes a measurement in [-1, 1] further; 0..255 does
 
@@ -42,7 +48,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
     Of a picture that is white, or the half nearest to it; what was erased (is transparent) is missing. Of a .npy: True,
     1, or from the middle of 0..255 (whole numbers) or 0..1 (floats) upwards. One-line ValueErrors: a mask without a
-    measured pixel, a picture that is mostly neither black nor white, another range or shape.
+    measured pixel, a photograph, another range or shape. Of a photograph with a part erased, the opacity is the mask.
     """
     path = Path(path)
     known = _mask_of_array(_as_plane(_load_array(path), path), path) if _is_array(path) else _mask_of_picture(path)
@@ -59,16 +65,21 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
     """
     path = Path(path)
     kernel = _as_plane(_load_array(path), path) if _is_array(path) else read_levels(path, "black")[0].mean(axis=0)
+    if kernel.size > LARGEST_KERNEL:
+        raise ValueError(
+            f"{path}: {kernel.shape[1]} x {kernel.shape[0]} numbers; a kernel has at most {LARGEST_KERNEL}"
+        )
     kernel = np.asarray(kernel, dtype=np.float64)
     if kernel.min() < 0:
         raise ValueError(f"{path}: a kernel is not negative; its least value is {kernel.min():g}")
     if not kernel.any():
         raise ValueError(f"{path}: the kernel is all zeros; a point spread function has a positive sum")
     total = float(kernel.max()) * float((kernel / kernel.max()).sum())  # of huge numbers, no Inf on the way
+    kernel = kernel / kernel.max()
+    kernel = kernel / kernel.sum()
     if not abs(total - 1) <= SUM_TOLERANCE:
         _LOG.warning("%s: the kernel sums to %.4g; it is divided by its sum", path, total)
-    kernel = kernel / kernel.max()
-    return kernel / kernel.sum()
+    return kernel
 
 
 def _is_array(path: Path) -> bool:
@@ -88,6 +99,8 @@ def _load_array(path: Path) -> NDArray[Any]:
         raise ValueError(f"{path}: the array {str(shape)[:80]} is empty, a single number or has too many dimensions")
     if math.prod(shape) > LARGEST:
         raise ValueError(f"{path}: the array {shape} has more than {LARGEST / 1e6:.0f} million numbers")
+    if math.prod(shape) * dtype.itemsize > LARGEST_BYTES:
+        raise ValueError(f"{path}: {shape} of {dtype} has more than {LARGEST_BYTES / 1e9:.1f} GB; save it as float32")
     if size < start + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{path} is truncated: its array {shape} of {dtype} is longer than the file")
     array = np.load(path, allow_pickle=False).reshape(shape)
@@ -114,18 +127,29 @@ def _as_plane(array: NDArray[Any], path: Path) -> NDArray[Any]:
     return array.reshape(array.shape[-2:])
 
 
-def _to_unit_range(array: NDArray[Any], path: Path) -> NDArray[np.float64]:
+def _to_unit_range(array: NDArray[Any], path: Path) -> NDArray[np.float32]:
     low, high = float(array.min()), float(array.max())
     said = f"{path}: {array.dtype} from {low:g} to {high:g}"
     if array.dtype.kind != "f":
         if array.dtype.kind == "b" or low < 0 or high > 255:
             raise ValueError(f"{said}; a measurement of whole numbers is 0..255, one of floats is in [-1, 1]")
-        return array / 127.5 - 1.0
+        levels = array.astype(np.float32)
+        levels /= 127.5
+        levels -= 1.0
+        return levels
     if max(-low, high) > FURTHEST:
         raise ValueError(f"{said}; a measurement of floats is in [-1, 1], one of whole numbers 0..255")
-    if low >= 0 and low < high <= 1:
+    if _looks_like_0_to_1(array, low, high):
         raise ValueError(f"{said}, which looks like the range 0..1; floats are to be in [-1, 1]: save 2 * y - 1")
-    return array.astype(np.float64)
+    return array.astype(np.float32, copy=False)
+
+
+def _looks_like_0_to_1(array: NDArray[Any], low: float, high: float) -> bool:
+    """Whether floats are a picture in 0..1, also with noise; one in [-1, 1] has values well below 0."""
+    if low >= 0 and low < high <= 1:
+        return True
+    within = -0.5 <= low < high <= 1.5 and float(array.mean(dtype=np.float64)) > 0.25
+    return within and float((array < 0).mean()) < 0.1 and float((array < -0.2).mean()) < 0.001
 
 
 def _mask_of_array(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
@@ -135,19 +159,19 @@ def _mask_of_array(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
         raise ValueError(
             f"{path}: {array.dtype} from {low:g} to {high:g}; a mask is bool, floats 0..1, or whole numbers 0..255"
         )
+    if is_photograph(array if top == 255 else array * np.float32(255)):
+        raise ValueError(f"{path}: {_NO_MASK}")
     return np.asarray(array >= top / 2)
 
 
 def _mask_of_picture(path: Path) -> NDArray[np.bool_]:
     levels, opacity = read_levels(path, "black")
     grey = levels.mean(axis=0)
-    visible = np.ones_like(grey, dtype=bool) if opacity is None else opacity >= 0.5
-    if visible.any() and _is_black_and_white(grey[visible]):
-        return np.asarray((grey >= 0.5) & visible)
-    if opacity is not None and not visible.all():
-        return visible  # a photograph with a region erased
-    raise ValueError(f"{path}: most of it is neither black (missing) nor white (measured), so it is no mask")
-
-
-def _is_black_and_white(grey: NDArray[np.float64]) -> bool:
-    return bool(((grey > 0.1) & (grey < 0.9)).mean() <= 0.5)
+    visible = None if opacity is None or (opacity >= 0.5).all() else opacity >= 0.5
+    coloured = (levels.max(axis=0) - levels.min(axis=0)) > COLOURED
+    photograph = is_photograph(grey * 255, visible) or coloured[... if visible is None else visible].mean() > FEW
+    if photograph and visible is None:
+        raise ValueError(f"{path}: {_NO_MASK}")
+    if photograph or visible is None:
+        return grey >= 0.5 if visible is None else visible  # of a photograph, what was not erased
+    return np.asarray((grey >= 0.5) & visible)

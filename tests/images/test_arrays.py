@@ -170,3 +170,44 @@ def test_a_kernel_drawn_on_a_transparent_layer(tmp_path: Path) -> None:
 )
 def test_a_kernel_that_is_none_is_refused(tmp_path: Path, array: Any, named: str) -> None:
     assert named in refusal(read_kernel, npy(tmp_path, array))
+
+
+NIGHT = (prepare(bundled_photograph("coffee"), 64) + 1) / 2
+
+
+@pytest.mark.parametrize("dark", [lambda x: x**4, lambda x: x * 0.3, lambda x: 1 - (1 - x) * 0.1, lambda x: x**3])
+def test_a_dark_or_bright_photograph_is_no_mask_and_what_is_erased_of_it_is_one(tmp_path: Path, dark: Any) -> None:
+    picture = PIL.Image.fromarray(to_uint8((2 * dark(NIGHT) - 1).astype(np.float32)))
+    for grey in (picture, picture.convert("L")):
+        refusal(read_mask, png(tmp_path, grey))
+    levels = np.asarray(picture.convert("L"))
+    for array in (levels, levels / 255):
+        refusal(read_mask, npy(tmp_path, array))
+    opacity = np.full((64, 64), 255, np.uint8)
+    opacity[10:40, 20:30] = 0
+    picture.putalpha(PIL.Image.fromarray(opacity))
+    np.testing.assert_array_equal(read_mask(png(tmp_path, picture)), opacity > 0)
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_a_mask_keeps_its_meaning_with_soft_edges_and_as_jpeg(tmp_path: Path, quality: int) -> None:
+    large = PIL.Image.new("L", (512, 512), 255)
+    PIL.ImageDraw.Draw(large).ellipse([100, 100, 300, 350], fill=0)
+    soft = large.resize((128, 128), PIL.Image.Resampling.LANCZOS)
+    soft.save(tmp_path / "x.jpg", quality=quality)
+    found = read_mask(tmp_path / "x.jpg")
+    assert (found == (np.asarray(soft) >= 128)).mean() > 0.99
+    np.testing.assert_array_equal(read_mask(npy(tmp_path, np.asarray(soft) / 255)), np.asarray(soft) >= 128)
+
+
+def test_floats_0_to_1_with_noise_are_refused_and_a_bright_measurement_is_not(tmp_path: Path) -> None:
+    noise = 0.05 * np.random.default_rng(0).standard_normal(NIGHT.shape)
+    assert "looks like the range 0..1" in refusal(read_measurement, npy(tmp_path, NIGHT + noise))
+    bright = 1 - 0.7 * (1 - NIGHT) + noise
+    bright[:, :4] = -0.4
+    np.testing.assert_allclose(read_measurement(npy(tmp_path, bright)), bright, atol=1e-6)
+
+
+def test_a_kernel_that_is_too_large_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert "a kernel has at most 4194304" in refusal(read_kernel, npy(tmp_path, np.ones((2049, 2048), np.uint8)))
+    assert not caplog.records

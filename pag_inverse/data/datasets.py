@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from pag_inverse.data.files import MANIFEST, RUN_FORMAT
-from pag_inverse.data.images import SUFFIXES, is_image
+from pag_inverse.data.files import check_no_run, is_run
+from pag_inverse.data.images import SUFFIXES, is_image, tell_left_out
 from pag_inverse.data.lists import Names, read_names
-from pag_inverse.settings.files import parse_json, read_bytes
 
-_LOG = logging.getLogger(__name__)
 KINDS = ("ffhq", "imagenet", "folder")
 FIRST_1K = "first-1k"
 _SHOWN = 5
@@ -25,13 +21,15 @@ def find_images(kind: str, root: str | Path, leave_out: Path | None = None) -> d
     `ffhq` (flat or in thousands folders) and `imagenet` (flat or by class) are known by their file name without its
     suffix, wherever they lie; in any other `folder` an id is the path below the root, `a/b.png` is `a__b`. Links to
     folders are followed. Hidden files and folders do not count, nor do the folder `leave_out` and the results of runs
-    below the root. An unknown kind, a missing folder, no pictures and one id twice are ValueErrors.
+    below the root; what cannot be read is named in a warning. An unknown kind, a missing folder, a run's folder, no
+    pictures and one id twice are ValueErrors.
     """
     root = Path(root)
     if kind not in KINDS:
         raise ValueError(f"unknown dataset {kind!r}; there are {', '.join(KINDS)}")
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
+    check_no_run(root)
     found: dict[str, Path] = {}
     for path in sorted(_pictures(root, leave_out)):
         image_id = path.stem if kind != "folder" else "__".join(path.relative_to(root).with_suffix("").parts)
@@ -66,34 +64,53 @@ def pick_split(kind: str, images: Mapping[str, Path], split: str | None) -> dict
     return {image_id: images[image_id] for image_id in sorted(set(wanted))}
 
 
-def _pictures(root: Path, leave_out: Path | None) -> Iterator[Path]:
-    """The image files below a folder, through links to folders; each folder is visited once."""
+def _pictures(root: Path, leave_out: Path | None) -> list[Path]:
+    """The image files below a folder, through links to folders; each real folder is visited once."""
     visited = set() if leave_out is None else {leave_out.resolve()}
-    for folder, below, names in os.walk(root, followlinks=True):
-        here = Path(folder)
+    found: list[Path] = []
+    unread: list[Path] = []
+    results: list[Path] = []
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        if here.resolve() in visited:
+            continue
         visited.add(here.resolve())
-        below[:] = sorted(
-            name
-            for name in below
-            if not name.startswith(".") and (here / name).resolve() not in visited and not _holds_a_run(here / name)
-        )
-        yield from (here / name for name in names if is_image(here / name) and (here / name).is_file())
-
-
-def _holds_a_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, or of an evaluation's runs: its pictures are results and no input."""
-    found = any(_is_manifest(path) for path in (folder / MANIFEST, *folder.glob(f"*/{MANIFEST}")))
-    if found:
-        _LOG.warning("%s is left out: it holds the results of a run", folder)
+        try:
+            there = sorted(path for path in here.iterdir() if not path.name.startswith("."))
+        except OSError:
+            unread.append(here)
+            continue
+        results += (skipped := [path for path in there if path.is_dir() and _holds_results(path)])
+        folders = [path for path in there if path.is_dir() and path not in skipped]
+        # Links last: a folder is known by its own name rather than by another that links to it.
+        waiting[:0] = [path for path in folders if path.is_symlink()]
+        waiting += [path for path in reversed(folders) if not path.is_symlink()]
+        files = [path for path in there if not path.is_dir() and is_image(path)]
+        found += [path for path in files if path.is_file()]
+        unread += [path for path in files if not path.is_file()]
+    tell_left_out(results, "it holds the results of a run")
+    tell_left_out(unread, "it cannot be read")
     return found
 
 
-def _is_manifest(path: Path) -> bool:
+def _holds_results(folder: Path) -> bool:
+    """Whether a folder is that of a run, or of an evaluation: the runs' own, and `truths` or `measurements` beside."""
+    if is_run(folder) or _is_of_evaluation(folder):
+        return True
+    below = {name: folder / name for name in ("truths", "measurements")}
     try:
-        content = parse_json(read_bytes(path, limit=2**31))
-    except ValueError:
+        if any(_is_of_evaluation(path) for path in below.values()):
+            return True
+        return any(path.is_dir() for path in below.values()) and any(is_run(path) for path in folder.iterdir())
+    except OSError:
         return False
-    return isinstance(content, dict) and content.get("format") == RUN_FORMAT
+
+
+def _is_of_evaluation(folder: Path) -> bool:
+    """Whether the pictures in a folder are an evaluation's: they lie in folders named by a hash."""
+    depth = {"truths": "*", "measurements": "*/*"}.get(folder.name)
+    return depth is not None and any(re.fullmatch("[0-9a-f]{8}", path.name) for path in folder.glob(depth))
 
 
 def _positions(ids: list[str], start: int, stop: int) -> list[str]:

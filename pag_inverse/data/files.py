@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from pag_inverse.settings.files import parse_json, read_bytes
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -16,6 +18,26 @@ except ImportError:  # not on Windows
 # What a run's folder is known by: this file, whose "format" says so.
 MANIFEST, RUN_FORMAT = "manifest.json", "pag_inverse run"
 TEMPORARY = ".pag_inverse-"  # begins the names of files that are being written
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: by its manifest, or, where that is damaged, by its record.
+
+    Files that cannot be read, and folders that cannot be listed, are none.
+    """
+    try:
+        if any(folder.glob("rank-[0-9][0-9][0-9].jsonl")):
+            return True
+        content = parse_json(read_bytes(folder / MANIFEST, limit=2**31))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == RUN_FORMAT
+
+
+def check_no_run(folder: Path) -> None:
+    """ValueError where a folder that shall hold pictures is a run's."""
+    if is_run(folder):
+        raise ValueError(f"{folder} holds the results of a run; name a folder of pictures")
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:

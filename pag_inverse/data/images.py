@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import PIL.ImageOps
 from numpy.typing import NDArray
 
 from pag_inverse.data.decoding import Levels, check_depth, decode, opacity
-from pag_inverse.data.files import write_whole
+from pag_inverse.data.files import check_no_run, write_whole
 from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
@@ -154,16 +154,30 @@ def write_png(path: str | os.PathLike[str], image: Any) -> None:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the image files of a folder by their suffix, sorted by name, without hidden ones and subfolders.
 
-    A folder that is missing or holds none is a ValueError.
+    A folder that is missing, cannot be listed, is a run's or holds none is a ValueError.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name)
-    found = [path for path in files if is_image(path)]
+    check_no_run(folder)
+    try:
+        files = sorted((path for path in folder.iterdir() if not path.is_dir()), key=lambda path: path.name)
+    except OSError as error:
+        raise ValueError(f"{folder}: {error.strerror}") from error
+    images = [path for path in files if is_image(path)]
+    found = [path for path in images if path.is_file()]
+    tell_left_out([path for path in images if not path.is_file()], "the link leads nowhere, or it is no file")
     if not found:
         raise ValueError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def tell_left_out(paths: Sequence[Path], reason: str) -> None:
+    """Warn of what is not read as a picture: the first five and their number."""
+    for path in paths[:5]:
+        _LOG.warning("%s is left out: %s", path, reason)
+    if len(paths) > 5:
+        _LOG.warning("%d more are left out: %s", len(paths) - 5, reason)
 
 
 def is_image(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pag_inverse.data.datasets import find_images, pick_split
+from pag_inverse.data.images import list_images
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -87,3 +88,44 @@ def test_lists_as_editors_and_spreadsheets_write_them(tmp_path: Path, content: b
     images = find_images("imagenet", touch(tmp_path / "val", "n01/a_1.png", "n02/my photo.png", "n02/other.png"))
     (tmp_path / "list.txt").write_bytes(content)
     assert list(pick_split("imagenet", images, str(tmp_path / "list.txt"))) == ["a_1", "my photo"]
+
+
+RUN = '{"format": "pag_inverse run"}'
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "x.png")
+    for number in range(8):
+        (tmp_path / f"gone{number}.png").symlink_to(tmp_path / "nowhere")
+    for read in (lambda: find_images("folder", tmp_path), lambda: list_images(tmp_path)):
+        caplog.clear()
+        assert len(read()) == 1
+        assert "gone0.png is left out" in caplog.text and "3 more are left out" in caplog.text
+
+
+def test_a_class_loses_the_folder_of_a_run_alone(tmp_path: Path) -> None:
+    touch(tmp_path, "n01/a.png", "n01/out/b.png", "n02/out/c.png", "n02/rank-000.jsonl")
+    (tmp_path / "n01" / "out" / "manifest.json").write_text(RUN)
+    assert list(find_images("folder", tmp_path)) == ["n01__a"]
+
+
+@pytest.mark.parametrize("left", ["truths/0123abcd/x.png", "measurements/deblur/0123abcd/x.png"])
+def test_the_rest_of_an_evaluation_is_no_data(tmp_path: Path, left: str) -> None:
+    touch(tmp_path, "a.png", f"out/{left}", "truths/y.png")
+    assert list(find_images("folder", tmp_path)) == ["a", "truths__y"]
+
+
+def test_an_alias_in_the_same_root_adds_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "real/deep/a.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    (tmp_path / "b").symlink_to(tmp_path / "real" / "deep")
+    assert list(find_images("folder", tmp_path)) == ["real__deep__a"]
+
+
+@pytest.mark.parametrize("name, content", [("manifest.json", RUN), ("rank-000.jsonl", "")])
+def test_the_folder_of_a_run_is_no_folder_of_pictures(tmp_path: Path, name: str, content: str) -> None:
+    touch(tmp_path, "x.png")
+    (tmp_path / name).write_text(content)
+    for read in (lambda: find_images("folder", tmp_path), lambda: list_images(tmp_path)):
+        with pytest.raises(ValueError, match="name a folder of pictures"):
+            read()

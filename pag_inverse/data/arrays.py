@@ -16,7 +16,7 @@ from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
 LARGEST, _DIMENSIONS = 3 * LARGEST_PICTURE, 8  # numbers in an array
-LARGEST_BYTES, LARGEST_KERNEL = 2**30, 2**22  # bytes of an array, numbers in a kernel
+LARGEST_BYTES, LARGEST_MASK, LARGEST_KERNEL = 2**30, 2**25, 2**22  # bytes of an array, pixels, numbers
 COLOURED = 0.2  # of a channel's range between the channels of a pixel
 _NO_MASK = (
     "more than its edges is neither black (missing) nor white (measured), as in a photograph; a mask is black and white"
@@ -64,7 +64,11 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
     negative numbers, NaN and Inf are one-line ValueErrors.
     """
     path = Path(path)
-    kernel = _as_plane(_load_array(path), path) if _is_array(path) else read_levels(path, "black")[0].mean(axis=0)
+    kernel = (
+        _as_plane(_load_array(path), path)
+        if _is_array(path)
+        else read_levels(path, "black", LARGEST_KERNEL)[0].mean(axis=0)
+    )
     if kernel.size > LARGEST_KERNEL:
         raise ValueError(
             f"{path}: {kernel.shape[1]} x {kernel.shape[0]} numbers; a kernel has at most {LARGEST_KERNEL}"
@@ -165,7 +169,7 @@ def _mask_of_array(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
 
 
 def _mask_of_picture(path: Path) -> NDArray[np.bool_]:
-    levels, opacity = read_levels(path, "black")
+    levels, opacity = read_levels(path, "black", LARGEST_MASK)
     grey = levels.mean(axis=0)
     visible = None if opacity is None or (opacity >= 0.5).all() else opacity >= 0.5
     coloured = (levels.max(axis=0) - levels.min(axis=0)) > COLOURED

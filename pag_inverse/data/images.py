@@ -57,23 +57,25 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     return image
 
 
-def read_levels(path: str | os.PathLike[str], background: str = "white") -> tuple[Levels, Levels | None]:
+def read_levels(
+    path: str | os.PathLike[str], background: str = "white", largest: int = LARGEST_PICTURE
+) -> tuple[Levels, Levels | None]:
     """The displayed pixels (3, H, W) in 0..1 over `background`, and the opacity (H, W), None where all is opaque.
 
-    The same ValueErrors as `read_image`.
+    The same ValueErrors as `read_image`; of more than `largest` pixels, too.
     """
-    return _read(path, lambda file: (decode(file, background).levels(), opacity(file)))
+    return _read(path, lambda file: (decode(file, background).levels(), opacity(file)), largest)
 
 
-def _read(path: str | os.PathLike[str], use: Callable[[PIL.Image.Image], T]) -> T:
+def _read(path: str | os.PathLike[str], use: Callable[[PIL.Image.Image], T], largest: int = LARGEST_PICTURE) -> T:
     """What `use` makes of an image file, turned as its EXIF says; ValueError where it cannot be read."""
     check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; what matters is checked here
             with PIL.Image.open(Path(path)) as file:
-                if file.width * file.height > LARGEST_PICTURE:
-                    limit = f"at most {LARGEST_PICTURE / 1e6:.0f} million"
+                if file.width * file.height > largest:
+                    limit = f"at most {largest / 1e6:.0f} million"
                     raise ValueError(f"{file.width} x {file.height} pixels; {limit}")
                 check_depth(file)
                 file.load()

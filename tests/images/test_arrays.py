@@ -211,3 +211,10 @@ def test_floats_0_to_1_with_noise_are_refused_and_a_bright_measurement_is_not(tm
 def test_a_kernel_that_is_too_large_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "a kernel has at most 4194304" in refusal(read_kernel, npy(tmp_path, np.ones((2049, 2048), np.uint8)))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("read, side, most", [(read_mask, 6000, "34 million"), (read_kernel, 2100, "4 million")])
+def test_a_picture_too_large_for_its_purpose_is_refused_by_its_header(
+    tmp_path: Path, read: Any, side: int, most: str
+) -> None:
+    assert f"at most {most}" in refusal(read, png(tmp_path, PIL.Image.new("1", (side, side), 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 import tifffile
+from PIL.PngImagePlugin import PngInfo
 
 from pag_inverse.data.images import from_uint8, read_image, read_picture, to_uint8
 
@@ -174,8 +176,6 @@ def test_files_that_are_no_image(tmp_path):
 
 
 def test_a_gamma_that_a_png_names_and_lab_are_shown_as_viewers_show_them(tmp_path: Path) -> None:
-    from PIL.PngImagePlugin import PngInfo
-
     linear = PngInfo()
     linear.add(b"gAMA", (100000).to_bytes(4, "big"))
     usual = PngInfo()
@@ -194,3 +194,43 @@ def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path:
     file = saved(tmp_path, PIL.Image.new("1", (12000, 12000)), "large.png")
     with pytest.raises(ValueError, match="12000 x 12000 pixels; at most 89 million"):
         read_image(file)
+
+
+def named(profile: bytes, description: bytes) -> bytes:
+    return profile.replace(b"linear\0", description)
+
+
+def test_a_profile_is_srgb_by_its_curve_and_not_by_its_name(tmp_path: Path) -> None:
+    profile = named(linear_profile(), b"a sRGB\0")
+    grey = PIL.Image.new("P", (4, 4), 0)
+    grey.putpalette([128, 128, 128])
+    for picture in (PIL.Image.new("RGB", (4, 4), (128, 128, 128)), grey, PIL.Image.new("L", (4, 4), 128)):
+        found = read_picture(saved(tmp_path, picture, icc_profile=profile))
+        assert np.abs(found.astype(int) - 188).max() <= 1
+    deep = PIL.Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
+    assert np.abs(read_picture(saved(tmp_path, deep, icc_profile=profile)).astype(int) - 188).max() <= 1
+
+
+def test_gamma_comes_before_transparency(tmp_path: Path) -> None:
+    linear = PngInfo()
+    linear.add(b"gAMA", (100000).to_bytes(4, "big"))
+    clear = PIL.Image.new("RGBA", (4, 4), (55, 55, 55, 51))
+    level = 0.2 * (55 / 255) ** (1 / 2.2) + 0.8
+    assert read_picture(saved(tmp_path, clear, pnginfo=linear))[0, 0, 0] == round(255 * level)
+
+
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="save it with an alpha channel"):
+        read_image(deep_png(tmp_path / "x.png"))
+
+
+def deep_png(path: Path) -> Path:
+    """A PNG of 16-bit colours with one that is transparent, built by hand."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + bytes(4 * 6) for _ in range(4))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)) + chunk(b"tRNS", bytes(6))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return path

@@ -137,7 +137,7 @@ def opacity(file: PIL.Image.Image) -> NDArray[np.float32] | None:
         return None
     if file.mode.startswith("I"):
         return np.asarray(np.asarray(file) != file.info["transparency"], dtype=np.float32)
-    return np.asarray(file.convert("RGBA").getchannel("A")) / np.float32(255)
+    return np.asarray(file.convert("RGBA").getchannel("A"), dtype=np.float32) / np.float32(255)
 
 
 def _rgb(part: PIL.Image.Image) -> PIL.Image.Image:

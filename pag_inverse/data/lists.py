@@ -131,7 +131,8 @@ def _lines(text: str, names: Names) -> tuple[list[str], str]:
 
 def _ids(lines: Sequence[str], names: Names, separators: Sequence[str]) -> list[str]:
     """The id of each line that is a name as a whole, and those that the table of the others holds."""
-    found, others = [], []
+    found: list[str] = []
+    others: list[tuple[int, str]] = []
     for number, line in enumerate(lines):
         whole = names.find(line) if number == 0 or len(others) <= _MISSES or line in names._images else None
         if whole is None:

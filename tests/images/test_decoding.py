@@ -234,3 +234,13 @@ def deep_png(path: Path) -> Path:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)) + chunk(b"tRNS", bytes(6))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     return path
+
+
+def test_12_bits_are_scaled_by_their_depth(tmp_path: Path) -> None:
+    """Two pixels of 12 bits, 4095 and 2048, in three bytes a row; two rows."""
+    entries = {256: 2, 257: 2, 258: 12, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 2, 279: 6}
+    table = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + bytes([0xFF, 0xF8, 0x00]) * 2
+    (tmp_path / "x.tif").write_bytes(content)
+    found = (read_image(tmp_path / "x.tif")[0] + 1) / 2
+    np.testing.assert_allclose(found, [[1, 2048 / 4095]] * 2, atol=1e-6)

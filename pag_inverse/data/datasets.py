@@ -78,17 +78,19 @@ def _pictures(root: Path, leave_out: Path | None) -> list[Path]:
         visited.add(here.resolve())
         try:
             there = sorted(path for path in here.iterdir() if not path.name.startswith("."))
+            folders = [path for path in there if path.is_dir()]
+            files = [path for path in there if is_image(path) and not path.is_dir()]
+            readable = {path for path in files if path.is_file()}
         except OSError:
             unread.append(here)
             continue
-        results += (skipped := [path for path in there if path.is_dir() and _holds_results(path)])
-        folders = [path for path in there if path.is_dir() and path not in skipped]
+        skipped = [path for path in folders if _holds_results(path)]
+        results += skipped
         # Links last: a folder is known by its own name rather than by another that links to it.
-        waiting[:0] = [path for path in folders if path.is_symlink()]
-        waiting += [path for path in reversed(folders) if not path.is_symlink()]
-        files = [path for path in there if not path.is_dir() and is_image(path)]
-        found += [path for path in files if path.is_file()]
-        unread += [path for path in files if not path.is_file()]
+        waiting[:0] = [path for path in folders if path.is_symlink() and path not in skipped]
+        waiting += [path for path in reversed(folders) if not path.is_symlink() and path not in skipped]
+        found += [path for path in files if path in readable]
+        unread += [path for path in files if path not in readable]
     tell_left_out(results, "it holds the results of a run")
     tell_left_out(unread, "it cannot be read")
     return found

@@ -26,6 +26,8 @@ def is_photograph(levels: NDArray[Any], visible: NDArray[np.bool_] | None = None
     histogram = np.array(picture.histogram(mask=shown)[:256], dtype=np.float64)
     if np.count_nonzero(histogram) <= 2:
         return False
+    if visible is None and not histogram[: DARK + 1].any():  # shades of white alone
+        return True
     if _uneven(histogram[: DARK + 1]) + _uneven(histogram[LIGHT:]) > _UNEVEN * histogram.sum():
         return True
     between = (grey > DARK) & (grey < LIGHT)

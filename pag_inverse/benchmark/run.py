@@ -26,8 +26,8 @@ from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import Count, Names, check_choice, load_prior_config, settings
 from pag_inverse.settings.files import read_json
 from pag_inverse.solvers import default_solver
-from pag_inverse.storage.files import check_names, check_writable
 from pag_inverse.storage.json_lines import strict
+from pag_inverse.storage.places import check_names, check_writable
 
 
 @settings

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from operators.validation import one_line
 from pag_inverse.storage.entries import ItemEntry, Line, Number
+from pag_inverse.storage.files import wrong_file
 from pag_inverse.storage.finding import find_runs
 from pag_inverse.storage.run_store import RunStore
 
@@ -76,5 +77,5 @@ def _check(store: RunStore) -> None:
     except ValidationError as error:
         raise ValueError(f"{store.folder}: its manifest is damaged: {one_line(error)}") from None
     for key, entry in store.entries().items():
-        if wrong := store.wrong_file(entry):
+        if wrong := wrong_file(entry, store.root):
             raise ValueError(f"{store.folder}: {key}: {wrong}; the command that made the run makes it again")

@@ -16,7 +16,7 @@ from pag_inverse.restoration.request import load_request
 from pag_inverse.settings import PRIORS, Names, SolveRequest, load_prior_config, settings, validated
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 from pag_inverse.solvers import solver_class
-from pag_inverse.storage.files import check_apart, check_writable
+from pag_inverse.storage.places import check_apart, check_writable
 
 SUITES = shipped_names("suites")
 METRIC_SIZE = 256  # of the tables, whatever the prior's size

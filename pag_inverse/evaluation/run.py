@@ -32,10 +32,10 @@ def evaluate(request: EvaluationRequest, metrics: MetricsRequest, processes: Pro
 
     Every process restores its own images of every run; together they check first and score last.
     """
-    metrics.check()
-    plan = make_plan(request)
     processes.join()
     try:
+        processes.agreed(metrics.check)
+        plan = processes.agreed(lambda: make_plan(request))
         return _Evaluation(request, metrics, plan, processes).run()
     finally:
         processes.leave()
@@ -58,7 +58,9 @@ class _Evaluation:
         return len(self.runs) * len(self.plan.images)
 
     def run(self) -> int:
-        self.processes.agreed(self.check)
+        self.inputs = self.processes.agreed(self.hashes)
+        parts = self.processes.gather(self.inputs)
+        self.processes.agreed(lambda: self.check({i: digest for part in parts for i, digest in part.items()}))
         self.agree_on_settings()
         with ExitStack() as opened:
             self.processes.agreed(lambda: self.open(opened))
@@ -67,11 +69,17 @@ class _Evaluation:
             self.processes.agreed(lambda: self.restore(left))
             return 1 if self.report() else 0
 
-    def check(self) -> None:
-        """Load the priors and make sure that every run can run here; nothing is written."""
-        self.inputs = {image_id: file_sha256(self.plan.images[image_id]) or "" for image_id in self.mine}
+    def hashes(self) -> Mapping[str, str]:
+        """The SHA-256 of this process's images."""
+        return {image_id: file_sha256(self.plan.images[image_id]) or "" for image_id in self.mine}
+
+    def check(self, inputs: Mapping[str, str]) -> None:
+        """Load the priors and make sure that every run can run here; nothing is written.
+
+        `inputs` holds the SHA-256 of the images of all processes.
+        """
         root = self.request.output.absolute()
-        self.runs = check_runs(self.plan, root, self.processes, self.inputs, self.request.overwrite, self.prior)
+        self.runs = check_runs(self.plan, root, self.processes, inputs, self.request.overwrite, self.prior)
 
     def agree_on_settings(self) -> None:
         """ValueError where processes were started with different arguments."""
@@ -90,7 +98,7 @@ class _Evaluation:
 
     def survey(self) -> list[Survey]:
         """Where this process's images of every run stand."""
-        return [run.store.survey(self.mine) for run in self.runs]
+        return [run.store.survey(self.mine, self.inputs) for run in self.runs]
 
     def tell(self, surveys: list[Survey]) -> None:
         """Say what is damaged and what is finished; count what all processes have done."""

@@ -19,7 +19,6 @@ from pag_inverse.restoration.request import prior_name
 from pag_inverse.restoration.subjects import make_subject
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.settings import SolveRequest
-from pag_inverse.storage.files import file_sha256
 from pag_inverse.storage.finding import check_root
 from pag_inverse.storage.run_store import REMEDY, RunStore
 
@@ -71,10 +70,10 @@ def check_runs(
 ) -> list[EvaluationRun]:
     """Make sure that every run can start or go on here; nothing is written.
 
-    `inputs` holds the SHA-256 of this process's images. Runs come prior by prior, each of which is loaded once.
+    `inputs` holds the SHA-256 of every image. Runs come prior by prior, each of which is loaded once.
     """
     check_root(root)
-    data = file_sha256(next(iter(plan.images.values()))) or ""
+    data = _digest(*sorted(inputs.items()))
     runs = []
     for planned in sorted(plan.runs, key=lambda planned: prior_name(planned.request)):
         run = _check_run(plan, planned, root, processes, data, prior)
@@ -124,7 +123,7 @@ def _check_run(
         request,
         store,
         metric_size,
-        truths=f"truths/{_digest(data, metric_size, request.resize)}",
+        truths=f"truths/{_digest(data, metric_size, recipe.size, request.resize)}",
         measurements=f"measurements/{recipe.task.name}/{_digest(data, *measured_with)}",
     )
 

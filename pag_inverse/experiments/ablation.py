@@ -34,7 +34,8 @@ from pag_inverse.settings import (
 from pag_inverse.solvers import SOLVERS, Solver, solver_class
 from pag_inverse.solvers.step_sizes import settle, with_options
 from pag_inverse.storage.entries import Entry
-from pag_inverse.storage.files import check_apart, file_sha256
+from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.places import check_apart
 from pag_inverse.storage.run_store import RunStore
 
 OWN, REFERENCE = "the row as it is", "1000 steps"
@@ -137,7 +138,8 @@ def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
     store = RunStore(
         request.output / f"{task}_{solver}",
         kind="ablation",
-        settings={"task": task, "solver": solver, **{name: getattr(request, name) for name in names}},
+        settings={"task": task, "solver": solver, **{name: getattr(request, name) for name in names}}
+        | trials.described(config),
         item="restoration",
         entry=AblationEntry,
     )

@@ -22,7 +22,8 @@ from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import TASKS, Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.solvers import SOLVERS, solver_class
-from pag_inverse.storage.files import check_apart, file_sha256
+from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.places import check_apart
 
 DENOISER = "pixel"  # the embedded prior whose single step is held against denoising
 

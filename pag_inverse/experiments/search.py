@@ -20,7 +20,8 @@ from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
 from pag_inverse.settings.reader import parse_yaml
 from pag_inverse.solvers import option_names, solver_class
-from pag_inverse.storage.files import check_apart, file_sha256
+from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.places import check_apart
 from pag_inverse.storage.run_store import RunStore
 
 
@@ -61,7 +62,8 @@ def search(request: SearchRequest) -> int:
     )
     inputs = {name: file_sha256(file) for name, file in files.items()}
     names = ("task", "solver", "samples", "size", "seed", "precision")
-    settings = {name: getattr(request, name) for name in names} | {"prior_sha256": prior.fingerprint, "inputs": inputs}
+    settings = {name: getattr(request, name) for name in names} | trials.described(task)
+    settings |= {"prior_sha256": prior.fingerprint, "inputs": inputs}
     store = RunStore(request.output, kind="search", settings=settings, item="trial", entry=TrialEntry, told=("task",))
     store.check()
     truths = trials.read_truths(list(files.values()), request.size).to(prior.device)
@@ -71,8 +73,8 @@ def search(request: SearchRequest) -> int:
         method.check(prior, trial.problem)
     if request.device == "cpu":
         settle_freed_memory(request.size**2)
-    print(f"{len(rows)} settings on {', '.join(trial.names)}", file=sys.stderr)
     with store.open():
+        print(f"{len(rows)} settings on {', '.join(trial.names)}", file=sys.stderr)
         try_rows(store, request, zip(rows, methods, strict=True), trial, prior)
     y = trial.problem.y
     enlarged = trials.mean(trials.scores(trial, trial.problem.operator.enlarge(y).clamp(-1, 1))["psnr"])

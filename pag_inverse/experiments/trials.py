@@ -18,6 +18,7 @@ from pag_inverse.guidance import GuidedModel
 from pag_inverse.metrics.paired import psnr, sharpness, ssim
 from pag_inverse.problem import InverseProblem, simulate
 from pag_inverse.restoration.loop import run_chain
+from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import TaskConfig
 from pag_inverse.solvers import Solver
@@ -61,6 +62,7 @@ class Restorations:
 
 def read_truths(files: Sequence[Path], side: int) -> Tensor:
     """The central squares of pictures at 256 pixels; a smaller `side` is cut out of their middle at that scale."""
+    check_memory(side * len(files), side)
     truths = torch.stack([torch.from_numpy(prepare(read_image(file), max(side, SIDE))) for file in files])
     first = (truths.shape[-1] - side) // 2
     return truths[..., first : first + side, first : first + side].contiguous()
@@ -76,6 +78,17 @@ def make_trial(task: TaskConfig, names: Sequence[str], truths: Tensor, seed: int
     draw = batch_draw([stream_seed(seed, name, "measurement") for name in names], truths.device)
     problem = simulate(truths, operator, noise, draw=draw, noise_in_hole=task.noise_in_hole)
     return Trial(tuple(names), truths, problem, seed)
+
+
+def described(task: TaskConfig) -> dict[str, Any]:
+    """What of a task decides the measurements, for the settings of a run."""
+    return {
+        "operator": task.operator.name,
+        "operator_settings": dict(task.operator.settings),
+        "noise": task.noise,
+        "sigma": task.sigma,
+        "noise_in_hole": task.noise_in_hole,
+    }
 
 
 def scaled_box(settings: Mapping[str, Any], side: int) -> dict[str, Any]:

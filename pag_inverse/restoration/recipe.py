@@ -66,10 +66,11 @@ class Recipe:
 
     def for_example(self, subject: Subject) -> Recipe:
         """The recipe with its step sizes brought to a picture; ValueError where prior or solver cannot take it."""
+        check_memory(*subject.image.shape[1:])
+        check_memory(*self._operator([subject]).in_shape[1:])
         problem = self.problem([subject])
         self.prior.state_shape(problem.operator.in_shape)
         _, height, width = problem.operator.in_shape
-        check_memory(height, width)
         settled = _settle(self.request, self.task, self.row, self.prior, math.sqrt(height * width))
         settled.solver.check(problem, self.prior)
         return replace(self, settled=settled)

@@ -20,7 +20,7 @@ from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import field_lines
 from pag_inverse.settings.files import check_file
 from pag_inverse.solvers import SOLVERS, option_lines
-from pag_inverse.storage.files import check_apart, check_writable
+from pag_inverse.storage.places import check_apart, check_writable
 from pag_inverse.storage.run_store import RunStore
 
 
@@ -40,13 +40,12 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
     if request.device == "cpu":
         settle_freed_memory(subjects[0].image[0].size, request.low_memory)
+    names, made_of = [f"{subject.name}_measurement.npy" for subject in subjects], hashes(subjects)
+    store.check(overwrite, made_of, names)
     if dry_run:
         print("\n".join(summary(recipe, subjects, folder, len(subjects))), file=sys.stderr)
-    names = [f"{subject.name}_measurement.npy" for subject in subjects]
-    store.check(overwrite, {subject.name: subject.sha256 for subject in subjects}, names)
-    if dry_run:
         return 0
-    left = 0 if overwrite else len(store.survey([subject.name for subject in subjects]).pending)
+    left = 0 if overwrite else len(store.survey(made_of, made_of).pending)
     print("\n".join(summary(recipe, subjects, folder, len(subjects) if overwrite else left)), file=sys.stderr)
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
@@ -65,9 +64,15 @@ def find_inputs(request: SolveRequest, inputs: Path | None) -> list[Path]:
     return [inputs]
 
 
+def hashes(subjects: Sequence[Subject]) -> dict[str, str]:
+    """The SHA-256 of each picture, by its name."""
+    return {subject.name: subject.sha256 for subject in subjects}
+
+
 def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]) -> None:
     """Restore what is not there yet, with a bar of the steps."""
-    survey = store.survey([subject.name for subject in subjects])
+    inputs = hashes(subjects)
+    survey = store.survey(inputs, inputs)
     for sentence in survey.damaged:
         print(sentence, file=sys.stderr)
     if survey.finished:

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pag_inverse.runtime.failures import is_machine_error
 
 T = TypeVar("T")
+_MEETING = timedelta(minutes=10)  # to start
 _PATIENCE = timedelta(days=14)  # a process that is done waits for the others
+_PATIENT: list[Any] = []  # the group of those that wait so long
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Processes:
         import torch.distributed as dist
 
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo", timeout=_PATIENCE)
+            try:
+                dist.init_process_group("gloo", timeout=_MEETING)
+            except RuntimeError as error:  # also torch.distributed's own kinds
+                raise ChildProcessError("not all processes of this run have started") from error
+            _PATIENT.append(dist.new_group(timeout=_PATIENCE))
 
     def gather(self, mine: T) -> list[T]:
         """What each process says, in their order; all wait for the last one. ChildProcessError where one has ended."""
@@ -52,7 +58,7 @@ class Processes:
             return [mine]
         said: list[T] = [mine] * self.world
         try:
-            dist.all_gather_object(said, mine)
+            dist.all_gather_object(said, mine, group=_PATIENT[-1] if _PATIENT else None)
         except RuntimeError as error:
             raise ChildProcessError("another process of this run has ended") from error
         return said

@@ -98,6 +98,12 @@ def latest(records: Iterable[Iterable[Entry]], item: str) -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
+def is_of_another_input(entry: Mapping[str, Any], digest: str | None) -> bool:
+    """Whether an entry was made of another input than the one with this SHA-256; False where one is not known."""
+    recorded = entry.get("input_sha256")
+    return None not in (recorded, digest) and recorded != digest
+
+
 def _is_entry(line: Entry, item: str, kind: type[ItemEntry]) -> bool:
     key = line.get(item)
     return isinstance(key, str) and bool(key) and _is(line, ItemEntry if "error" in line else kind)

@@ -17,6 +17,18 @@ def lock(path: Path) -> FileLock:
     return held
 
 
+def lock_path(folder: Path, rank: int) -> Path:
+    """The lock file of a process of a run."""
+    return folder / f".rank-{rank:03d}.lock"
+
+
+def refuse_writers(folder: Path, own: range) -> None:
+    """ValueError where a process is at work in the folder whose rank is none of `own`."""
+    names = {lock_path(folder, rank) for rank in own}
+    if any(is_held(path) for path in sorted(folder.glob(".rank-*.lock")) if path not in names):
+        raise ValueError(f"{folder}: another run is at work in this folder")
+
+
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock file `path`."""
     try:

@@ -20,13 +20,25 @@ from filelock import FileLock
 
 from pag_inverse.data.files import MANIFEST, remove_leftovers, write_whole
 from pag_inverse.runtime.failures import Interrupted
-from pag_inverse.storage.entries import Entry, ItemEntry, Model, Survey, drop_damaged, latest, read_entries, valid_lines
-from pag_inverse.storage.files import check_names, check_writable, differences, file_sha256, remove_files, sha256
+from pag_inverse.storage.entries import (
+    Entry,
+    ItemEntry,
+    Model,
+    Survey,
+    drop_damaged,
+    is_of_another_input,
+    latest,
+    read_entries,
+    valid_lines,
+)
+from pag_inverse.storage.files import differences, file_sha256, remove_files, sha256, wrong_file
 from pag_inverse.storage.json_lines import append_line, read_lines, strict
-from pag_inverse.storage.lock import is_held, lock
+from pag_inverse.storage.lock import lock, lock_path, refuse_writers
 from pag_inverse.storage.manifest import read_manifest, write_manifest
+from pag_inverse.storage.places import check_names, check_places, check_writable
 
 REMEDY = "give another --output, or --overwrite"
+_OVERWRITTEN = ("solve", "evaluate")  # the commands that have --overwrite
 Files = Mapping[str, tuple[str, bytes]]  # kind -> (path relative to the store's root, content)
 
 
@@ -36,12 +48,6 @@ class RunStore:
     `settings` is everything that decides the results, inputs by the hash of their content; those in `told` are told
     and decide nothing, such as paths. `item` is what the run makes, in its manifest and lines; `entry` is the shape of
     its lines. Paths of files are relative to `root`, by default the folder itself.
-
-        store = RunStore(folder, kind="solve", settings=settings)
-        store.check(overwrite)                          # writes nothing
-        with store.open(overwrite):
-            for name in store.survey(names).pending:
-                store.finish(name, {"psnr": 30.1}, {"restoration": (f"{name}.png", content)})
     """
 
     def __init__(
@@ -80,6 +86,11 @@ class RunStore:
         )
 
     @property
+    def remedy(self) -> str:
+        """What to do about a folder that holds another run."""
+        return REMEDY if self.kind in _OVERWRITTEN else "give another --output"
+
+    @property
     def name(self) -> str:
         """The folder's own name."""
         return self.folder.name
@@ -97,6 +108,9 @@ class RunStore:
         differs.
         """
         check_writable(self.folder)
+        check_places([self.folder / MANIFEST, lock_path(self.folder, self.rank)])
+        if self.rank == 0 and self._lock is None:
+            refuse_writers(self.folder, range(0))
         check_names(str(self.root / name) for name in names)
         there = self._there()
         if there is None or overwrite:
@@ -105,10 +119,10 @@ class RunStore:
             raise ValueError(f"{self.folder} holds a run without a readable {MANIFEST}; --overwrite starts anew")
         mine = {"kind": self.kind, **self._deciding(self.settings)}
         if other := differences({"kind": there["kind"], **self._deciding(there["settings"])}, mine):
-            raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; {REMEDY}")
+            raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; {self.remedy}")
         if changed := self._changed_inputs(inputs or {}):
             number = f"{len(changed)} {self.item}s" if len(changed) > 1 else f"1 {self.item}"
-            raise ValueError(f"{self.folder} holds a run of other inputs: {number} ({changed[0]}, ...); {REMEDY}")
+            raise ValueError(f"{self.folder} holds a run of other inputs: {number} ({changed[0]}, ...); {self.remedy}")
 
     def open(self, overwrite: bool = False) -> RunStore:
         """Take the lock and, as rank 0, write the manifest; ValueError where another run is at work here."""
@@ -118,7 +132,8 @@ class RunStore:
                 self.check(overwrite)
                 if overwrite:
                     self.clear()
-                self._clean()
+                remove_leftovers(self.root)
+                self._dropped = sum(drop_damaged(path, self.item) for path in self._records())
                 self.finalise()
         except BaseException:
             self.close()
@@ -128,10 +143,10 @@ class RunStore:
     def hold(self) -> RunStore:
         """Take the lock alone, for further lines of a run that is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self._lock_path(self.rank))
+        self._lock = lock(lock_path(self.folder, self.rank))
         try:
             if self.rank == 0:
-                self._refuse_strangers()
+                refuse_writers(self.folder, range(self.world))
             self._session = 1 + max((entry.get("session", 0) for entry in self.entries().values()), default=0)
         except BaseException:
             self.close()
@@ -213,17 +228,18 @@ class RunStore:
 
     # Reading
 
-    def survey(self, keys: Iterable[str]) -> Survey:
-        """Where these items stand; what is damaged or gone is pending again."""
+    def survey(self, keys: Iterable[str], inputs: Mapping[str, str] | None = None) -> Survey:
+        """Where these items stand; what is damaged or gone is pending again, as is what failed with another input."""
         entries, damaged = self._read()
         damaged += self._dropped
         found = Survey(damaged=[f"{self.name}: {damaged} damaged lines"] if damaged else [])
         for key in keys:
             entry = entries.get(key)
-            wrong = self.wrong_file(entry) if entry else None
+            wrong = wrong_file(entry, self.root) if entry else None
             if wrong:
                 found.damaged.append(f"{self.name}: {key}: {wrong}; it is made again")
-            if entry is None or wrong or entry.get("retry"):
+            changed = entry is not None and is_of_another_input(entry, (inputs or {}).get(key))
+            if entry is None or wrong or changed or entry.get("retry"):
                 found.pending.append(key)
             elif "error" in entry:
                 found.failed[key] = str(entry["error"])
@@ -251,14 +267,6 @@ class RunStore:
         """Where the file `kind` of an entry lies."""
         return self.root / str(entry["files"][kind]["path"])
 
-    def wrong_file(self, entry: Mapping[str, Any]) -> str | None:
-        """What is wrong with an entry's files; None where they are whole."""
-        for file in entry.get("files", {}).values():
-            digest = file_sha256(self.root / file["path"])
-            if digest != file["sha256"]:
-                return f"{file['path']} is {'missing' if digest is None else 'damaged'}"
-        return None
-
     def _read(self) -> tuple[dict[str, Entry], int]:
         """The entries, and how many lines were damaged."""
         records = [read_entries(path, self.item, self.entry) for path in self._records()]
@@ -266,11 +274,6 @@ class RunStore:
 
     def _records(self) -> list[Path]:
         return sorted(self.folder.glob("rank-[0-9][0-9][0-9].jsonl"))
-
-    def _clean(self) -> None:
-        """Remove what killed processes left: temporary files and torn lines."""
-        remove_leftovers(self.root)
-        self._dropped = sum(drop_damaged(path, self.item) for path in self._records())
 
     def _deciding(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in settings.items() if name not in self.told}
@@ -286,14 +289,5 @@ class RunStore:
         return None
 
     def _changed_inputs(self, inputs: Mapping[str, str]) -> list[str]:
-        recorded = {key: entry.get("input_sha256") for key, entry in self.entries().items() if "error" not in entry}
-        return [key for key, digest in inputs.items() if recorded.get(key) not in (None, digest)]
-
-    def _lock_path(self, rank: int) -> Path:
-        return self.folder / f".rank-{rank:03d}.lock"
-
-    def _refuse_strangers(self) -> None:
-        """ValueError where processes of an earlier run, of more processes than this one, are still at work."""
-        own = {self._lock_path(rank) for rank in range(self.world)}
-        if any(is_held(path) for path in sorted(self.folder.glob(".rank-*.lock")) if path not in own):
-            raise ValueError(f"{self.folder}: another run is at work in this folder")
+        finished = {key: entry for key, entry in self.entries().items() if "error" not in entry}
+        return [key for key, entry in finished.items() if is_of_another_input(entry, inputs.get(key))]

@@ -11,9 +11,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from pag_inverse.data.files import TEMPORARY, remove_leftovers, write_whole
-from pag_inverse.storage.files import check_writable, file_sha256, sha256
+from pag_inverse.storage.files import file_sha256, sha256
 from pag_inverse.storage.json_lines import read_lines
 from pag_inverse.storage.lock import lock
+from pag_inverse.storage.places import check_writable
 
 STATE, LOG, CARD, LOCK = "state.pt", "log.jsonl", "README.md", ".train.lock"
 FOLDERS = ("unet", "vae", "scheduler")

@@ -20,8 +20,8 @@ from pag_inverse.runtime.processes import Processes
 from pag_inverse.schedule import BETAS
 from pag_inverse.settings import load_prior_config
 from pag_inverse.settings.files import check_file
-from pag_inverse.storage.files import check_apart, check_writable
 from pag_inverse.storage.json_lines import read_lines
+from pag_inverse.storage.places import check_apart, check_writable
 from pag_inverse.training.crops import Crops, split_held_out
 from pag_inverse.training.export import write_weights
 from pag_inverse.training.folder import LOG, check_folder, hold

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from operators.base import Array, Operator, Projection, Shape
 from operators.kernels import gaussian_kernel, motion_kernel
-from operators.validation import Odd, Positive, Unit, as_tensor, settings
+from operators.validation import Odd, Unit, as_tensor, settings
 
 __all__ = ["Blur", "GaussianBlur", "GaussianBlurSettings", "MotionBlur", "MotionBlurSettings"]
 
@@ -126,12 +127,15 @@ class _Spectrum:
     values: Tensor
 
 
+Std = Annotated[float, Field(ge=0.01, le=1000)]  # pixels; below, a kernel has one tap, and its exponent overflows
+
+
 @settings
 class GaussianBlurSettings:
     """`kernel_size` and `std` in pixels, see `gaussian_kernel`; `project` as in `Operator`."""
 
     kernel_size: Odd
-    std: Positive
+    std: Std
     project: Projection = "published"
 
 

@@ -95,6 +95,8 @@ class BoxInpainting(Inpainting):
                 box = f"top {top}, left {left}, height {rows}, width {columns}"
                 raise ValueError(f"box ({box}) does not lie inside the image of {height} x {width} pixels")
             hole[top : top + rows, left : left + columns] = 0.0
+            if not hole.any():
+                raise ValueError(f"box ({rows} x {columns}) covers the whole image of {height} x {width} pixels")
         super().__init__(mask, in_shape, project=project)
         self.boxes = tuple(boxes)
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+_DEPTH = 2  # of lists in settings
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -147,6 +148,13 @@ def check_choice(where: str, value: object, allowed: Sequence[str]) -> str:
     return value
 
 
+def check_different(where: str, values: Sequence[object]) -> None:
+    """ValueError, which begins with `where`, for a value that is given twice."""
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise ValueError(f"{where}: {short(twice[0])} is given twice")
+
+
 def check_number(where: str, value: object, minimum: float = 0.0, maximum: float = math.inf) -> float:
     """`value` as a float; a ValueError that begins with `where` if it is no finite number in the range."""
     number = math.nan
@@ -206,12 +214,15 @@ def as_tensor(array: NDArray[Any] | Tensor, name: str) -> Tensor:
     return tensor
 
 
-def _plain(value: object) -> object:
-    """Numpy's scalars as Python's, which the strict checks ask for; also inside lists and tuples."""
+def _plain(value: object, depth: int = _DEPTH) -> object:
+    """Numpy's scalars as Python's, which the strict checks ask for; also inside lists and tuples.
+
+    No settings are deeper than `depth`; a YAML file may hold lists of lists without an end.
+    """
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))  # type: ignore[call-arg, call-overload]
+    if type(value) in (list, tuple) and depth:
+        return type(value)(_plain(item, depth - 1) for item in value)  # type: ignore[call-arg, attr-defined]
     return value
 
 

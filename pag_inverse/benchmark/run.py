@@ -22,9 +22,11 @@ from pag_inverse.benchmark.reference import has_reference
 from pag_inverse.benchmark.table import curve, summary, table
 from pag_inverse.data.files import write_whole
 from pag_inverse.priors.precision import check_compiler, check_speed, precision_dtype
+from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.devices import check_device
-from pag_inverse.settings import Count, Names, check_choice, load_prior_config, settings
+from pag_inverse.settings import Count, Names, check_choice, check_different, load_prior_config, settings
 from pag_inverse.settings.files import read_json
+from pag_inverse.settings.request import Device
 from pag_inverse.solvers import default_solver
 from pag_inverse.storage.json_lines import strict
 from pag_inverse.storage.places import check_names, check_writable
@@ -45,7 +47,7 @@ class BenchmarkRequest:
     precisions: Names = ("float32",)
     steps: tuple[Count, ...] = (1000,)
     repeats: Count = 5
-    device: str = "cpu"
+    device: Device = "cpu"
     threads: Count | None = None
     compile: bool = False
     channels_last: bool = False
@@ -86,6 +88,10 @@ def check(request: BenchmarkRequest) -> None:
         check_speed(precision_dtype(precision), device)
     if request.compile:
         check_compiler(request.device)
+    for name in ("priors", "sizes", "batches", "precisions", "steps"):
+        check_different(f"--{name}", getattr(request, name))
+    for case in cases(request) if device.type == "cpu" else ():
+        check_memory(case.size * case.batch, case.size)
 
 
 def _is_ours(file: Path) -> bool:

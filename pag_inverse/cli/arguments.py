@@ -82,6 +82,8 @@ class SetOption(argparse.Action):
             key, equals, value = text.partition("=")
             if text != "help" and not (equals and key):
                 parser.error(f"--set {text!r}; it must read KEY=VALUE, or help")
+            if key in found:
+                parser.error(f"--set {key} is given twice")
             found[key] = _value(value)
         setattr(namespace, self.dest, found)
 
@@ -101,7 +103,11 @@ def solve_settings(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in names}
     given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     options = dict(args.set or {})
-    options |= {name: getattr(args, name) for name in ("eta", "gamma") if getattr(args, name, None) is not None}
+    for name in ("eta", "gamma"):
+        if getattr(args, name, None) is not None:
+            if name in options:
+                raise ValueError(f"--{name} and --set {name}=... are both given; leave one of them out")
+            options[name] = getattr(args, name)
     further = {name: options.pop(name) for name in FURTHER_OPTIONS if name in options}
     return {**given, **further, "options": options}
 

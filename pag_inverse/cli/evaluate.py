@@ -102,6 +102,11 @@ def act(args: argparse.Namespace) -> int:
     for mode, used in MODES.items():
         if getattr(args, mode) is not None:
             check_used(args, parser(), mode, used)
+    from pag_inverse.runtime.processes import Processes
+
+    processes = Processes.of(os.environ)
+    if processes.rank and (args.compare or args.metrics_only):
+        return 0  # the first process does it
     if args.compare is not None:
         from pag_inverse.evaluation.scoring import print_comparison
 
@@ -112,9 +117,8 @@ def act(args: argparse.Namespace) -> int:
     if args.metrics_only is not None:
         return score_again(args.metrics_only, metrics, args.device)
     from pag_inverse.evaluation.run import evaluate
-    from pag_inverse.runtime.processes import Processes
 
-    return evaluate(request_of(args), metrics, Processes.of(os.environ))
+    return evaluate(request_of(args), metrics, processes)
 
 
 def request_of(args: argparse.Namespace) -> Any:

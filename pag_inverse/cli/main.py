@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from pag_inverse.runtime.terminal import forgiving_streams
+
 COMMANDS = {
     "solve": "restore pictures, or a measurement of your own",
     "evaluate": "restore a data set and report on it",
@@ -19,6 +21,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; without one, or with --help, list them."""
+    with forgiving_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print("usage: pag-inverse COMMAND ...; pag-inverse COMMAND --help tells the flags\n")

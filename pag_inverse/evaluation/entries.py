@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from operators.validation import one_line
+from pag_inverse.data.files import MANIFEST
 from pag_inverse.storage.entries import ItemEntry, Line, Number
 from pag_inverse.storage.files import wrong_file
 from pag_inverse.storage.finding import find_runs
@@ -69,6 +70,20 @@ def saved_runs(folder: Path) -> list[RunStore]:
     for store in stores:
         _check(store)
     return stores
+
+
+def readable_runs(root: Path) -> list[RunStore]:
+    """The runs in the root of an evaluation that can be read; others are passed over."""
+    found = []
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):
+        try:
+            store = RunStore.of(manifest.parent, EvaluationEntry)
+            if store.kind == KIND and store.root == root.resolve():
+                _check(store)
+                found.append(store)
+        except ValueError:
+            continue
+    return found
 
 
 def _check(store: RunStore) -> None:

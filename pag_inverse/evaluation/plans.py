@@ -144,7 +144,7 @@ def _plan_run(request: EvaluationRequest, suite: Suite, task: str, solver: str, 
     prior = request.prior or suite.priors.get(solver) or solver_class(solver).default_prior
     own: dict[str, Any] = {"task": task, "solver": solver, "prior": prior, "dataset": _rows_of(request, prior)}
     if guidance == "without_pag":
-        own |= {"pag": 0.0, "layers": None}
+        own |= {"pag": 0.0, "layers": None, "pag_interval": None}
     elif request.solve.get("pag") == 0:
         raise ValueError("--pag 0 is without PAG; the other runs of the suite are with it")
     run = validated(SolveRequest, {**request.solve, **own})

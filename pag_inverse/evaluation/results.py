@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pag_inverse.data.files import write_whole
+from pag_inverse.evaluation.entries import readable_runs
 from pag_inverse.evaluation.scores import read_any_scores, restored, summarise_run
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.reports.contents import EvaluationReport, ImageResult, RunReport
@@ -16,9 +17,10 @@ from pag_inverse.storage.run_store import RunStore
 
 
 def write_report(stores: Sequence[RunStore], networks: MetricNetworks) -> Path:
-    """Write the three files into the root of the runs; the page's path."""
-    report = EvaluationReport([_run_report(store, networks) for store in stores], networks.variants())
-    root = stores[0].root
+    """Write the three files into the root of the runs, of these and of every other that lies there; the page's path."""
+    root, own = stores[0].root, {store.folder for store in stores}
+    others = [store for store in readable_runs(root) if store.folder not in own]
+    report = EvaluationReport([_run_report(store, networks) for store in (*stores, *others)], networks.variants())
     texts = {"results.csv": results_csv, "report.md": evaluation_markdown, "report.html": evaluation_page}
     for name, text in texts.items():
         write_whole(root / name, text(report).encode(errors="backslashreplace"))

@@ -15,7 +15,7 @@ from pag_inverse.evaluation.progress import Progress
 from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.runs import EvaluationRun, LoadedPrior, check_runs, in_order
 from pag_inverse.evaluation.saving import reset_peak_memory, save
-from pag_inverse.evaluation.scoring import MetricsRequest, score_part
+from pag_inverse.evaluation.scoring import MetricsRequest, score_part, tell_failures
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.restoration.batches import choose_batch_size, restore_all
 from pag_inverse.restoration.recipe import Recipe
@@ -149,20 +149,19 @@ class _Evaluation:
                 continue
             yield _subject(image_id, path, image, self.inputs[image_id])
 
-    def report(self) -> list[str]:
-        """Score, report; a line for each image that failed."""
+    def report(self) -> bool:
+        """Score, report; whether images failed."""
         networks = self.processes.agreed(lambda: self.metrics.load(self.runs[0].request.device))
         stores = [run.store for run in in_order(self.runs, self.plan)]
         rank, world = self.processes.rank, self.processes.world
         self.processes.agreed(lambda: score_part(stores, networks, rank, world))
-        failed = [f"{store.name}: {i}: {error}" for store in stores for i, error in store.failures().items()]
-        self.processes.agreed(lambda: self.write(stores, networks, failed))
-        return failed
+        self.processes.agreed(lambda: self.write(stores, networks))
+        return any(store.failures() for store in stores)
 
-    def write(self, stores: list[RunStore], networks: MetricNetworks, failed: list[str]) -> None:
+    def write(self, stores: list[RunStore], networks: MetricNetworks) -> None:
         """The first process tells what failed, and writes the report."""
         if self.processes.rank == 0:
-            print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
+            tell_failures(stores)
             print(f"written to {write_report(stores, networks)}")
 
 

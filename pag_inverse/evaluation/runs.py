@@ -96,7 +96,7 @@ def _check_images(store: RunStore, plan: Plan) -> None:
     if gone:
         raise ValueError(
             f"{store.folder} holds a run of other inputs: {len(gone)} of its images are not in the data set or split "
-            f"({gone[0]}, ...); {REMEDY}"
+            f"({', '.join(gone[:3])}); put them back, {REMEDY}"
         )
 
 

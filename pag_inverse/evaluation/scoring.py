@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,9 @@ from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.scores import LINES, compare_runs, score_run
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.metrics.summary import Difference
+from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import settings
+from pag_inverse.settings.files import check_file
 from pag_inverse.storage.run_store import RunStore
 
 
@@ -25,10 +28,15 @@ class MetricsRequest:
     inception_weights: Path | None = None
 
     def check(self) -> None:
-        """ValueError where a file is not there."""
+        """ValueError where a file that is given is not there, or cannot be used."""
         for path in (self.lpips_weights, self.inception_weights):
-            if path is not None and not path.is_file():
-                raise ValueError(f"{path}: no such file")
+            if path is not None:
+                check_file(path)
+        if self.lpips_weights or self.inception_weights:
+            found = self.load("cpu")
+            for path, network in ((self.lpips_weights, found.lpips), (self.inception_weights, found.inception)):
+                if path is not None and isinstance(network, str):
+                    raise ValueError(network)
 
     def load(self, device: str) -> MetricNetworks:
         """The networks, or the reason in the place of one."""
@@ -37,8 +45,9 @@ class MetricsRequest:
 
 
 def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> int:
-    """Score every run of a folder anew from its pictures, then report."""
+    """Score every run of a folder anew from its pictures, then report; 1 where it has images that failed."""
     request.check()
+    check_device(device)
     stores = saved_runs(folder)
     networks = request.load(device)
     with ExitStack() as held:
@@ -48,7 +57,14 @@ def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> i
             store.forget(LINES)
             score_run(store, networks)
         print(f"written to {write_report(stores, networks)}")
-    return 0
+    return 1 if tell_failures(stores) else 0
+
+
+def tell_failures(stores: Sequence[RunStore]) -> bool:
+    """A line on stderr for each image that failed; whether there are any."""
+    failed = [f"{store.name}: {i}: {error}" for store in stores for i, error in store.failures().items()]
+    print("".join(f"{line}\n" for line in failed), file=sys.stderr, end="")
+    return bool(failed)
 
 
 def print_comparison(before: Path, after: Path, lpips_net: str) -> int:

@@ -28,13 +28,16 @@ from pag_inverse.settings import (
     Names,
     NonNegative,
     check_choice,
+    check_different,
     load_task,
     settings,
 )
+from pag_inverse.settings.request import Device
 from pag_inverse.solvers import SOLVERS, Solver, solver_class
 from pag_inverse.solvers.step_sizes import settle, with_options
 from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.finding import find_runs
 from pag_inverse.storage.places import check_apart
 from pag_inverse.storage.run_store import RunStore
 
@@ -64,7 +67,7 @@ class AblationRequest:
     batch_size: Count = 2
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     seed: int = 0
-    device: str = "cpu"
+    device: Device = "cpu"
     table_only: bool = False
 
 
@@ -83,6 +86,7 @@ def ablate(request: AblationRequest) -> int:
     tasks = request.tasks * len(request.solvers) if len(request.tasks) == 1 else request.tasks
     if len(tasks) != len(request.solvers):
         raise ValueError(f"{len(tasks)} tasks for {len(request.solvers)} solvers; give one, or one for each solver")
+    check_different("--solvers", request.solvers)
     for solver, task in zip(request.solvers, tasks, strict=True):
         solver_class(solver)
         check_choice("task", task, TASKS)
@@ -144,7 +148,12 @@ def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
         entry=AblationEntry,
     )
     store.check()
+    if request.table_only:
+        find_runs(store.folder, store.kind)
     variants = make_variants(solver, config.hyperparameters, prior, request.size, request.reference_scale)
+    if request.only and not any(word in variant.name for word in request.only for variant in variants):
+        there = ", ".join(variant.name for variant in variants)
+        raise ValueError(f"--only {' '.join(request.only)}: no setting of {solver} has it; there are {there}")
     for variant in variants:
         variant.method.check(prior, trial.problem)
     contents = {name: file_sha256(file) for name, file in files.items()}

@@ -18,7 +18,8 @@ ORACLE_WEIGHTS = tuple(float(w) for w in np.geomspace(0.15, 2.0, 12))
 
 def noisy(truth: Tensor, sigma: float, seed: int, name: str) -> Tensor:
     """truth (1, 3, H, W) + sigma n, the same for a seed, a picture's name and a sigma."""
-    draw = batch_draw([stream_seed(seed, f"{name}, sigma {sigma:g}", "measurement")], truth.device)
+    text = repr(float(sigma)).removesuffix(".0")
+    draw = batch_draw([stream_seed(seed, f"{name}, sigma {text}", "measurement")], truth.device)
     return truth + sigma * draw(tuple(truth.shape))
 
 

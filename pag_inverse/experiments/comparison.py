@@ -11,20 +11,35 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from operators.validation import LARGEST_SIGMA
 from pag_inverse.data.images import list_images
 from pag_inverse.experiments import bounds, classical_methods, trials
-from pag_inverse.experiments.jobs import Job, JobStore, Made
+from pag_inverse.experiments.jobs import KIND, Job, JobStore, Made
 from pag_inverse.experiments.methods import Method, load_priors, training_pictures
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.metrics.perceptual import Lpips, Unavailable
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.devices import check_device
-from pag_inverse.settings import TASKS, Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
+from pag_inverse.settings import (
+    TASKS,
+    Count,
+    Hyperparameters,
+    Names,
+    NonNegative,
+    check_choice,
+    check_different,
+    check_number,
+    load_task,
+    settings,
+)
+from pag_inverse.settings.request import Device
 from pag_inverse.solvers import SOLVERS, solver_class
 from pag_inverse.storage.files import file_sha256
+from pag_inverse.storage.finding import find_runs
 from pag_inverse.storage.places import check_apart
 
+LEAST_SIGMA = 1e-3  # of the denoising
 DENOISER = "pixel"  # the embedded prior whose single step is held against denoising
 
 
@@ -48,7 +63,7 @@ class ComparisonRequest:
     size: Count = 256
     seed: int = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    device: Device = "cpu"
     lpips_net: Literal["vgg", "alex"] = "vgg"
     lpips_weights: Path | None = None
     page_only: bool = False
@@ -58,6 +73,10 @@ def compare(request: ComparisonRequest) -> int:
     """Restore what is missing, cheapest first, then write the page; 1 where a restoration failed."""
     check(request)
     check_apart(request.output, [*request.data, request.training])
+    if request.training.resolve() in [path.resolve() for path in request.data]:
+        raise ValueError(f"--training {request.training} is --data, too: classical methods would be tuned on the test")
+    if request.page_only:
+        find_runs(request.output, KIND)
     files = pictures(request.data)
     lpips, about_lpips = lpips_of(request)
     store = JobStore(request.output, {name: getattr(request, name) for name in ("size", "seed", "precision")})
@@ -84,10 +103,18 @@ def check(request: ComparisonRequest) -> None:
         solver_class(solver)
     for task in request.tasks:
         check_choice("task", task, TASKS)
+    check_different("--sigmas", [sigma_text(sigma) for sigma in request.sigmas])
+    for name in ("tasks", "solvers", "many"):
+        check_different(f"--{name}", getattr(request, name))
+    for sigma in request.sigmas:
+        check_number("--sigmas", sigma, minimum=LEAST_SIGMA, maximum=LARGEST_SIGMA)
     for method in request.many:
-        check_choice("--many", method, methods_of(list(SOLVERS)))
-    if not all(request.sigmas):
-        raise ValueError("--sigmas 0; each must be above 0")
+        check_choice("--many", method, methods_of(request.solvers))
+
+
+def sigma_text(sigma: float) -> str:
+    """A sigma in as few digits as tell it from every other."""
+    return repr(float(sigma)).removesuffix(".0")
 
 
 def methods_of(solvers: Sequence[str]) -> list[str]:
@@ -191,7 +218,7 @@ class Comparison:
             }
             for method, (made_of, restore) in methods.items():
                 made = partial(_denoised, restore, y, sigma)
-                jobs.append(self._job(f"denoising_{sigma:g}", method, b, made_of, made))
+                jobs.append(self._job(f"denoising_{sigma_text(sigma)}", method, b, made_of, made))
         return jobs
 
     def solving(self) -> list[Job]:

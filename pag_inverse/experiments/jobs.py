@@ -21,6 +21,8 @@ from pag_inverse.reports.contents import ComparisonReport, Restoration
 from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.run_store import RunStore
 
+KIND = "comparison"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -62,7 +64,7 @@ class JobStore:
     """The folder of a comparison: a PNG and an entry for each restoration, the truths, and tuned strengths."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.run = RunStore(folder, kind="comparison", settings=settings, item="restoration", entry=JobEntry)
+        self.run = RunStore(folder, kind=KIND, settings=settings, item="restoration", entry=JobEntry)
 
     def make(self, jobs: Sequence[Job]) -> None:
         """Make what is not there, with a bar where steps count."""

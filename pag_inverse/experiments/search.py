@@ -17,8 +17,18 @@ from pag_inverse.experiments.methods import Method, digest, training_pictures
 from pag_inverse.experiments.trials import Restorations, Trial
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
-from pag_inverse.settings import Count, Hyperparameters, Names, NonNegative, check_choice, load_task, settings
+from pag_inverse.settings import (
+    Count,
+    Hyperparameters,
+    Names,
+    NonNegative,
+    check_choice,
+    check_different,
+    load_task,
+    settings,
+)
 from pag_inverse.settings.reader import parse_yaml
+from pag_inverse.settings.request import Device
 from pag_inverse.solvers import option_names, solver_class
 from pag_inverse.storage.files import file_sha256
 from pag_inverse.storage.places import check_apart
@@ -48,7 +58,7 @@ class SearchRequest:
     size: Count = 128
     seed: int = 0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    device: Device = "cpu"
 
 
 def search(request: SearchRequest) -> int:
@@ -125,6 +135,9 @@ def grid_rows(request: SearchRequest) -> list[Hyperparameters]:
         raise ValueError("--layers is needed with --pag above 0")
     if request.layers and not any(request.scales):
         raise ValueError("--layers does nothing without a --pag above 0")
+    lists = {"--steps": request.steps, "--pag": request.scales, "--layers": request.layers, **request.grid}
+    for name, values in lists.items():
+        check_different(name, values)
     names = option_names(request.solver)
     for name in request.grid:
         check_choice(f"an option of {request.solver}", name, names)

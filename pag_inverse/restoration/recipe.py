@@ -20,7 +20,7 @@ from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_ope
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import Hyperparameters, TaskConfig, load_task
-from pag_inverse.solvers import option_names
+from pag_inverse.solvers import option_names, solver_class
 from pag_inverse.solvers.step_sizes import Settled, settle
 
 
@@ -139,7 +139,7 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     condition = _condition(request, prior)
     guidance: Guidance = NoGuidance(condition)
     if row.s > 0 or request.cfg != 1:
-        row = replace(row, layers=prior.resolve_layers(row.layers))
+        row = replace(row, layers=_layers(request, row, prior))
         guidance = PerturbedAttentionGuidance(
             row.s, row.layers, cfg=request.cfg, condition=condition, interval=row.pag_interval
         )
@@ -147,6 +147,19 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     if request.measurement is None:
         check_memory(size, size)
     return Recipe(request, task, row, prior, guidance, noise, size, settled, own)
+
+
+def _layers(request: SolveRequest, row: Hyperparameters, prior: Prior) -> tuple[str, ...]:
+    """The layers to perturb, by diffusers' names; ValueError where the prior does not have them."""
+    try:
+        return prior.resolve_layers(row.layers)
+    except ValueError:
+        if request.layers is not None:
+            raise
+        raise ValueError(
+            f"prior {prior.name} has no layer {', '.join(row.layers)} of the row of {request.solver}, which is for prior "
+            f"{solver_class(request.solver).default_prior}: give that one, or --layers (--list-layers prints them)"
+        ) from None
 
 
 def request_prior(request: SolveRequest) -> Prior:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from operators import check_settings
+from operators import Inpainting, check_settings, operator_class
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.settings import (
     FURTHER_OPTIONS,
@@ -57,6 +57,7 @@ def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
     yield measured and request.resize != "bicubic", "resize is of pictures that are degraded"
     yield without_pag and request.layers is not None, "--layers does nothing with --pag 0; leave one of them out"
     yield without_pag and request.pag_interval is not None, "pag_interval does nothing with --pag 0"
+    yield len(set(request.layers or ())) < len(request.layers or ()), "--layers: a layer is given twice"
     yield request.cfg != 1 and request.prompt is None, f"--cfg {request.cfg:g} does nothing without --prompt"
     yield request.tf32 is not None and request.device == "cpu", "tf32 is of a GPU; leave it out on a processor"
 
@@ -76,6 +77,8 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
         if "position" not in task.operator.settings:
             raise ValueError(f"--box goes with a task whose operator has a position, not with {task.name}")
         changes["position"] = request.box
+    if request.composite == "measurement" and not issubclass(operator_class(task.operator.name), Inpainting):
+        raise ValueError(f"composite=measurement pastes known pixels: it goes with inpainting, not with {task.name}")
     check_settings(task.operator.name, task.operator.settings, f"{task.source}: operator.settings")
     operator = OperatorConfig(task.operator.name, {**task.operator.settings, **changes})
     in_hole = task.noise_in_hole if request.noise_in_hole is None else request.noise_in_hole
@@ -88,14 +91,17 @@ def _dataset(request: SolveRequest) -> str | None:
     if request.dataset is not None:
         return request.dataset
     prior = prior_name(request)
-    if prior in PRIORS and (found := load_prior_config(prior)).hub_repo is None:
-        return found.dataset
+    if prior in PRIORS and (found := load_prior_config(prior).dataset) is not None:
+        return found
     sizes = solver_class(request.solver).STEP_SIZES
     missing = [f"--set {name}=..." for name in sizes if name not in request.options]
     if request.pag is None:
         missing.append("--pag")
     if missing:
-        raise ValueError(f"--dataset is needed with prior {prior} (ffhq or imagenet), or {', '.join(missing)}")
+        raise ValueError(
+            f"prior {prior} needs a row of the tables: --dataset natural, ffhq or imagenet (evaluate: --rows), or "
+            f"{', '.join(missing)}"
+        )
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -44,15 +45,14 @@ def forgiving_streams() -> Iterator[None]:
     A broken pipe is silent, as its reader wished; otherwise a line on stderr says that text was lost on stdout.
     """
     before = sys.stdout, sys.stderr
-    # A stream that the caller closed is None: print() does nothing then.
-    out, err = (None if stream is None else Forgiving(stream) for stream in before)
+    # A stream that the caller closed is None; print() would take the other one.
+    out, err = (Forgiving(io.StringIO() if stream is None else stream) for stream in before)
     sys.stdout, sys.stderr = out, err
     try:
         yield
     finally:
         for stream in (out, err):
-            if stream is not None:
-                stream.flush()
-        if out is not None and out.error is not None and not isinstance(out.error, BrokenPipeError):
+            stream.flush()
+        if out.error is not None and not isinstance(out.error, BrokenPipeError):
             print(f"standard output: {out.error}; what was printed is lost", file=sys.stderr)
         sys.stdout, sys.stderr = before

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from operators.validation import Interval, Names, NonNegative, Sigma, settings
 from pag_inverse.settings.names import TRAINING_STEPS
 
+
+def _check_device(name: str) -> str:
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("it must be cpu, cuda, cuda:N or mps")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
 Steps = Annotated[int, Field(ge=1, le=TRAINING_STEPS)]
 
 
@@ -65,7 +74,7 @@ class SolveRequest:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     samples: Annotated[int, Field(ge=1, le=10**5)] = 1
     batch_size: Annotated[int, Field(ge=1, le=2**16)] | None = 1
-    device: Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")] = "cpu"
+    device: Device = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     low_memory: bool = False
     weights_dir: Path | None = None

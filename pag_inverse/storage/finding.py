@@ -26,15 +26,23 @@ def find_runs(folder: Path, kind: str, entry: type[ItemEntry] = ItemEntry) -> li
 
 
 def check_root(folder: Path) -> None:
-    """ValueError where a folder that shall hold runs and their reports has files in it, and none of them is a run."""
+    """ValueError where a folder that shall hold runs and their report has files in it, and no run that has a report.
+
+    Such runs have the folder as their root.
+    """
     there = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if there and not any(path.is_dir() and (_is_run(path) or _is_started(path)) for path in there):
-        raise ValueError(f"{folder} is not empty and holds no run; give another --output")
+    if there and not any(path.is_dir() and (_is_below_root(path) or _is_started(path)) for path in there):
+        raise ValueError(f"{folder} is not empty and holds no evaluation; give another --output")
+
+
+def _is_below_root(folder: Path) -> bool:
+    found = read_manifest(folder)
+    return found["root"] == ".." if found else _is_run(folder)
 
 
 def _is_started(folder: Path) -> bool:
     """Whether a run was killed before its manifest was there."""
-    return any(folder.glob(".rank-*.lock"))
+    return any(folder.glob(".rank-*.lock")) and all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def _is_run(folder: Path) -> bool:

@@ -121,8 +121,8 @@ class RunStore:
         if other := differences({"kind": there["kind"], **self._deciding(there["settings"])}, mine):
             raise ValueError(f"{self.folder} holds a run with other settings: {'; '.join(other)}; {self.remedy}")
         if changed := self._changed_inputs(inputs or {}):
-            number = f"{len(changed)} {self.item}s" if len(changed) > 1 else f"1 {self.item}"
-            raise ValueError(f"{self.folder} holds a run of other inputs: {number} ({changed[0]}, ...); {self.remedy}")
+            named = f"{len(changed)} changed ({', '.join(changed[:3])})"
+            raise ValueError(f"{self.folder} holds a run of other inputs: {named}; {self.remedy}")
 
     def open(self, overwrite: bool = False) -> RunStore:
         """Take the lock and, as rank 0, write the manifest; ValueError where another run is at work here."""

@@ -25,6 +25,8 @@ SOLVE = """
 --task {m}/deep.yaml --solver dps
 --task {m}/pipe.yaml --solver dps
 --task {m}/infinite.yaml --solver dps
+--task {m}/thin.yaml --solver dps
+--task {m}/tags.yaml --solver dps
 --task {m} --solver dps
 {t} --steps 0
 {t} --steps 1001
@@ -69,6 +71,12 @@ SOLVE = """
 {t} --set nothing=3
 {t} --set eta=[[[[
 {t} --set eta={deep}
+{t} --set eta=1 eta=2
+{t} --eta 1 --set eta=2
+{t} --set 'eta=&a [*a]'
+{t} --set 'eta=!!int ""'
+{t} --set 'pag_interval=!!timestamp x'
+{t} --layers up_blocks.1.attentions.1 up_blocks.1.attentions.1
 {t} --set tf32=true
 {t} --set pag_interval=[0.5,0.1]
 {t} --set pag_interval=[0,2]
@@ -150,6 +158,8 @@ SOLVE = """
 --task box_inpainting --solver dps --size 64 --box 0 0 64 64
 --task box_inpainting --solver dps --size 64 --box -1 0 8 8
 --task box_inpainting --solver dps --size 64 --box 0 0 8
+{t} --set composite=measurement
+--task motion_deblur --solver psld --prior pixel
 --list-layers --prior nothing
 --list-layers --output out
 --list-layers --input {m}/pictures
@@ -238,6 +248,11 @@ SEARCH = """
 {s} --seed x
 {s} --precision float16
 {s} --device cuda
+{s} --device meta
+{s} --size 60000
+{s} --pag 0 0
+{s} --grid eta=1,1
+{s} --grid 'eta=!!bool x'
 """
 ABLATE = """
 {a} --data {m}/none
@@ -255,6 +270,11 @@ ABLATE = """
 {a} --reference-scale -1
 {a} --precision float16
 {a} --device cuda
+{a} --device meta
+{a} --size 60000
+{a} --solvers dps dps
+{a} --only zzz
+{a} --table-only
 """
 COMPARE = """
 {c} --data {m}/none
@@ -276,6 +296,15 @@ COMPARE = """
 {c} --tuning-pictures 0
 {c} --precision float16
 {c} --device cuda
+{c} --device meta
+{c} --size 60000
+{c} --solvers dps dps
+{c} --page-only
+{c} --training {m}/pictures
+{c} --solvers dps --many psld
+{c} --sigmas 0.5 0.5
+{c} --sigmas 1e-320
+{c} --sigmas 1e308
 {c} --lpips-weights {m}/none.pth
 """
 BENCHMARK = """
@@ -290,6 +319,10 @@ BENCHMARK = """
 --repeats 0
 --device cuda
 --device nothing
+--device meta
+--prior pixel pixel
+--size 20000
+--batch 1000000
 --threads 0
 --output {m}/pictures
 --output {m}/pipe
@@ -312,10 +345,10 @@ CASES = [(command, line) for command, lines in COMMANDS.items() for line in line
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of every kind that a command may be given."""
     m = tmp_path_factory.mktemp("material")
-    for folder in ("pictures", "twins", "folder", "other", "run", "a", "b", "long", "notes"):
+    for folder in ("pictures", "twins", "folder", "other", "run", "a", "b", "long", "notes", "training"):
         (m / folder).mkdir()
     picture = prepare(bundled_photograph("coffee"), 256)
-    for name in ("pictures/1.png", "pictures/2.png", "twins/1.png"):
+    for name in ("pictures/1.png", "pictures/2.png", "twins/1.png", "training/1.png", "training/2.png"):
         write_png(m / name, picture)
     PIL.Image.open(m / "twins" / "1.png").save(m / "twins" / "1.jpg")
     small = prepare(bundled_photograph("coffee"), 64)
@@ -358,6 +391,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = Path(__file__).parents[2] / "configs" / "tasks" / "gaussian_deblur.yaml"
     text = task.read_text(encoding="utf-8")
     (m / "infinite.yaml").write_text(text.replace("sigma: 0.05", "sigma: .inf"))
+    (m / "thin.yaml").write_text(text.replace("std: 3.0", "std: 1.0e-300"))
+    (m / "tags.yaml").write_text(text.replace("sigma: 0.05", "sigma: !!timestamp x"))
     (m / "a" / "own.yaml").write_text(text)
     (m / "b" / "own.yaml").write_text(text)
     (m / "suite.yaml").write_text("tasks: []\nsolvers: [dps]\n")
@@ -383,7 +418,7 @@ def test_one_line_status_2_and_nothing_written(
         "e": "--dataset folder --root {m}/pictures --task gaussian_deblur --solver dps --size 64 --steps 1",
         "s": "--task gaussian_deblur --solver dps --data {m}/pictures --output out --size 64 --steps 2 --pictures 1",
         "a": "--data {m}/pictures --output out --size 64 --pictures 1",
-        "c": "--data {m}/pictures --training {m}/pictures --output out --size 64",
+        "c": "--data {m}/pictures --training {m}/training --output out --size 64",
         "m": str(material),
         "long": LONG,
         "deep": "[" * 2000,

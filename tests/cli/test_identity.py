@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pag_inverse.data.images import BUNDLED, bundled_photograph, prepare, write_png
+from pag_inverse.storage.lock import lock
 from pag_inverse.storage.run_store import RunStore
 
 SOLVE = ["--task", "gaussian_deblur", "--solver", "dps", "--steps", "2", "--size", "32"]
@@ -59,7 +60,7 @@ def test_whatever_a_measurement_is_solved_with_is_named_where_it_changed(
     np.save("kernel.npy", np.full((5, 5), 0.04))
     shutil.copy("data/coffee.png", "kept.png")
     shutil.copy("data/rocket.png" if Path("data/rocket.png").exists() else "data/astronaut.png", "data/coffee.png")
-    refused(capsys, "other inputs: 1 image (coffee", "solve", *args)
+    refused(capsys, "other inputs: 1 changed (coffee)", "solve", *args)
     shutil.copy("kept.png", "data/coffee.png")
     assert run("solve", *args) == 0
     tiny_task.write_text(tiny_task.read_text().replace("sigma: 0.05", "sigma: 0.06").replace("project: published", ""))
@@ -119,7 +120,7 @@ def test_added_pictures_are_evaluated_and_missing_ones_are_named(
     assert len(after) == 3 and {path: after[path] for path in before} == before
     assert "| 3" in Path("out", "report.md").read_text()
     (here / "data" / "coffee.png").rename(here / "coffee.png")
-    refused(capsys, "1 of its images are not in the data set or split (coffee", "evaluate", *EVALUATE)
+    refused(capsys, "1 of its images are not in the data set or split (coffee)", "evaluate", *EVALUATE)
 
 
 @pytest.mark.parametrize("command", ["solve", "evaluate"])
@@ -164,3 +165,55 @@ def test_a_picture_that_changes_while_the_run_is_at_work_is_that_pictures_failur
     assert run("evaluate", *EVALUATE) == 1
     assert "coffee.png has changed since the run began" in capsys.readouterr().err
     assert len(made(RUN / "restorations")) == 2
+
+
+def test_a_search_of_another_task_is_another_search(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in BUNDLED:
+        write_png(here / "data" / f"{name}.png", prepare(bundled_photograph(name), 256))
+    start = "--solver dps --data data --grid eta=5 --steps 2 --pictures 2 --samples 1 --size 64 --output out --task"
+    assert run("search", *start.split(), "gaussian_deblur") == 0
+    refused(capsys, "operator 'gaussian_blur' (now 'motion_blur')", "search", *start.split(), "motion_deblur")
+    write_png(here / "data" / "coffee.png", prepare(bundled_photograph("rocket"), 256))
+    refused(capsys, "inputs: coffee", "search", *start.split(), "gaussian_deblur")
+
+
+def test_evaluations_of_several_sizes_and_data_sets_share_a_root(here: Path) -> None:
+    args = ["--dataset", "folder", "--solver", "dps", "--steps", "2", "--output", "out", "--metric-size", "32"]
+    runs = (
+        ["--task", "gaussian_deblur", "--size", "32", "--root", "data"],
+        ["--task", "motion_deblur", "--size", "64", "--root", "data"],
+        ["--task", "super_resolution", "--size", "32", "--root", "other"],
+    )
+    shutil.copytree("data", "other")
+    write_png(Path("other/coffee.png"), prepare(bundled_photograph("rocket"), 64))
+    for more in runs:
+        assert run("evaluate", *args, *more) == 0
+    before = made(Path("out"))
+    for more in runs:
+        assert run("evaluate", *args, *more) == 0
+    assert made(Path("out")) == before
+    assert run("evaluate", "--metrics-only", "out/motion_deblur_dps_pag") == 0
+    report = Path("out", "report.md").read_text()
+    assert all(task in report for task in ("gaussian_deblur", "motion_deblur", "super_resolution"))
+
+
+def test_metrics_tell_what_failed_and_a_failed_picture_that_was_mended_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*EVALUATE, "--set", "eta=1e38", "step_limit=none", "--steps", "3"]
+    assert run("evaluate", *args) == 1
+    capsys.readouterr()
+    assert run("evaluate", "--metrics-only", "out") == 1
+    assert "left the finite numbers" in capsys.readouterr().err
+    write_png(here / "data" / "coffee.png", prepare(bundled_photograph("rocket"), 64))
+    assert run("evaluate", *args) == 1
+    assert len((RUN / "rank-000.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_refusal_of_one_of_several_runs_opens_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RUN.mkdir(parents=True)
+    held = lock(RUN / ".rank-000.lock")
+    refused(capsys, "another run is at work", "evaluate", *EVALUATE, "--both")
+    assert [path.name for path in Path("out").iterdir()] == [RUN.name]
+    held.release()
+    assert run("evaluate", *EVALUATE, "--both") == 0

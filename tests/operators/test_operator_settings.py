@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
     "truth for a whole": ("super_resolution", {"scale": True}, "scale is True"),
     "null for a number": ("gaussian_blur", {"kernel_size": 61, "std": None}, "std is None"),
     "nan": ("gaussian_blur", {"kernel_size": 61, "std": float("nan")}, "std is nan"),
-    "no blur": ("gaussian_blur", {"kernel_size": 61, "std": 0}, "std is 0; it must be greater than 0"),
+    "no blur": ("gaussian_blur", {"kernel_size": 61, "std": 0}, "std is 0; it must be greater than or equal to 0.01"),
     "even kernel": ("gaussian_blur", {"kernel_size": 60, "std": 3.0}, "kernel_size is 60; it must be an odd number"),
     "number for a truth": (
         "motion_blur",

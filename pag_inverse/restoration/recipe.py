@@ -157,7 +157,7 @@ def _layers(request: SolveRequest, row: Hyperparameters, prior: Prior) -> tuple[
         if request.layers is not None:
             raise
         raise ValueError(
-            f"prior {prior.name} has no layer {', '.join(row.layers)} of the row of {request.solver}, which is for prior "
+            f"prior {prior.name} has no layer {', '.join(row.layers)} of {request.solver}'s row, which is for prior "
             f"{solver_class(request.solver).default_prior}: give that one, or --layers (--list-layers prints them)"
         ) from None
 

@@ -191,7 +191,7 @@ BAD_ARGUMENTS = [
     (["--samples", "0"], "samples is 0; it must be greater than or equal to 1"),
     (["--seed", "-1"], "seed is -1"),
     (["--precision", "float16"], "bfloat16"),
-    (["--prior", "ffhq"], "--dataset is needed"),
+    (["--prior", "sd15", "--solver", "psld"], "needs a row of the tables: --dataset"),
     (["--input", "nowhere.png"], "no such file"),
     (["--set", "encode=mode"], "encode is an unknown key"),
     (["--set", "encode"], "it must read KEY=VALUE"),

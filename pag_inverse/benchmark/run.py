@@ -21,6 +21,7 @@ from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, KINDS, 
 from pag_inverse.benchmark.reference import has_reference
 from pag_inverse.benchmark.table import curve, summary, table
 from pag_inverse.data.files import write_whole
+from pag_inverse.priors import load_prior
 from pag_inverse.priors.precision import check_compiler, check_speed, precision_dtype
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.devices import check_device
@@ -90,8 +91,11 @@ def check(request: BenchmarkRequest) -> None:
         check_compiler(request.device)
     for name in ("priors", "sizes", "batches", "precisions", "steps"):
         check_different(f"--{name}", getattr(request, name))
-    for case in cases(request) if device.type == "cpu" else ():
-        check_memory(case.size * case.batch, case.size)
+    for case in cases(request):
+        if device.type == "cpu":
+            check_memory(case.size * case.batch, case.size)
+        if case.prior in EMBEDDED:
+            load_prior(case.prior).state_shape((3, case.size, case.size))
 
 
 def _is_ours(file: Path) -> bool:

@@ -155,7 +155,7 @@ def _profile(file: PIL.Image.Image) -> Profile | None:
             return Profile("LAB", PIL.ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
         if not (embedded := file.info.get("icc_profile")):
             return None
-        source = PIL.ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        source: Any = PIL.ImageCms.ImageCmsProfile(io.BytesIO(embedded))
         mode = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}.get(source.profile.xcolor_space.strip())
         grey = file.mode in ("1", "L", "LA", "La") or file.mode.startswith("I")
         if mode is None or (mode == "CMYK") != (file.mode == "CMYK") or (mode == "L" and not grey):

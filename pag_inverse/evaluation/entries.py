@@ -34,7 +34,7 @@ class EvaluationEntry(ItemEntry):
     """A restored image: the residual of each sample, the first sample's curve, and what it cost."""
 
     residual: Annotated[list[Number], Field(min_length=1)]
-    curve: list[Number]
+    curve: list[Annotated[float, Field(le=1e30)] | None]
     seconds: float
     peak_memory_mb: float | None
 

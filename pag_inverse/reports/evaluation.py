@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pag_inverse.data.images import read_picture, to_uint8
+from pag_inverse.data.images import Picture, read_picture, to_uint8
 from pag_inverse.reports.contents import EvaluationReport, RunReport
 from pag_inverse.reports.figures import residual_figure, to_bytes
 from pag_inverse.reports.rendering import Figure, photograph, plot, render
@@ -73,7 +74,7 @@ def _row(pair: Sequence[RunReport], name: str, image_id: str) -> list[Figure]:
     image = pair[-1].images[image_id]
     figures = [
         photograph(f"{name}: {image_id}", read_picture(image.truth)),
-        photograph("measurement", to_uint8(np.load(image.measurement))),
+        photograph("measurement", _measurement(image.measurement)),
     ]
     for run in pair:
         own = run.images.get(image_id)
@@ -81,6 +82,17 @@ def _row(pair: Sequence[RunReport], name: str, image_id: str) -> list[Figure]:
             score = "" if own.psnr is None else f" {own.psnr:.1f} dB"
             figures.append(photograph(f"{_guidance(run)}{score}", read_picture(own.restoration)))
     return figures
+
+
+def _measurement(file: Path) -> Picture:
+    """A saved measurement (3, H, W) as a picture; ValueError where the file is damaged."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except Exception as error:  # whatever numpy makes of bytes that are no array
+        raise ValueError(f"{file} is no array that numpy can read") from error
+    if 0 in array.shape:
+        raise ValueError(f"{file}: the array {array.shape} is empty")
+    return to_uint8(array)
 
 
 def _curves(pair: Sequence[RunReport]) -> list[Figure]:

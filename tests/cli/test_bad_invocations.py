@@ -322,6 +322,7 @@ BENCHMARK = """
 --device meta
 --prior pixel pixel
 --size 20000
+--size 33
 --batch 1000000
 --threads 0
 --output {m}/pictures

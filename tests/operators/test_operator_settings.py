@@ -148,7 +148,7 @@ FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
     "position below 0": ("box_inpainting", {"position": [-1, 2, 3, 4]}, "the last two at least 1"),
     "position of nothing": ("box_inpainting", {"position": [1, 2, 0, 4]}, "the last two at least 1"),
     "position of a fraction": ("box_inpainting", {"position": [1, 2, 3.5, 4]}, "position.2 is 3.5"),
-    "whole image": ("box_inpainting", {"box": 64, "margin": 0}, "no known pixel"),
+    "whole image": ("box_inpainting", {"box": 64, "margin": 0}, "covers the whole image"),
     "negative margin": ("box_inpainting", {"margin": -1}, "margin is -1; it must be greater than or equal to 0"),
     "no mapping": ("super_resolution", [8], r"SuperResolution: \[8\] is not a mapping of settings"),  # type: ignore[dict-item]
     "outside": ("box_inpainting", {"box": 1, "margin": 0, "position": [60, 0, 5, 5]}, "inside the image"),
@@ -175,7 +175,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "kernel too large": (lambda: Blur(np.ones((129, 3)), SHAPE), "64 x 64 pixels is too small"),
     "mask that knows nothing": (lambda: Inpainting(HOLE * 0, SHAPE), "mask has no known pixel: nothing is measured"),
     "one such mask": (lambda: Inpainting(np.stack([HOLE, HOLE * 0]), SHAPE), "mask 1 has no known pixel"),
-    "box over the image": (lambda: BoxInpainting(SHAPE, [(0, 0, 64, 64)]), "mask 0 has no known pixel"),
+    "box over the image": (lambda: BoxInpainting(SHAPE, [(0, 0, 64, 64)]), "covers the whole image"),
     "kernel of zeros": (lambda: Blur(EYE * 0, SHAPE), "kernel is 0 everywhere: nothing is measured"),
     "one such kernel": (lambda: Blur(np.stack([EYE, EYE * 0]), SHAPE), "kernel 1 is 0 everywhere"),
     "complex kernel": (lambda: Blur(EYE * 1j, SHAPE), "kernel is complex; it must be real"),

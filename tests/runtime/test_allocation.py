@@ -44,7 +44,8 @@ def page_faults(side: int, low_memory: bool) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again_for_pictures_of_up_to_256_px() -> None:
     large, kept, low_memory = page_faults(512, False), page_faults(256, False), page_faults(256, True)
-    assert kept < large / 10 and kept < low_memory / 10
+    # Of five tensors, one may lie elsewhere: the kernel takes memory back when it is short.
+    assert kept < large / 3 and kept < low_memory / 3
 
 
 HUGE = """

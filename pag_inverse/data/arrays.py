@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pag_inverse.data.images import LARGEST_PICTURE, Image, read_image, read_levels
+from pag_inverse.data.images import Image, read_image, read_levels
 from pag_inverse.data.masks import FEW, is_photograph
 from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
-LARGEST, _DIMENSIONS = 3 * LARGEST_PICTURE, 8  # numbers in an array
-LARGEST_BYTES, LARGEST_MASK, LARGEST_KERNEL = 2**30, 2**25, 2**22  # bytes of an array, pixels, numbers
+LARGEST, _DIMENSIONS = 2**26, 8  # numbers in an array: reading takes three times eight bytes of each
+LARGEST_BYTES, LARGEST_MASK, LARGEST_KERNEL = 2**29, 2**25, 2**22  # bytes of an array, pixels, numbers
 COLOURED = 0.2  # of a channel's range between the channels of a pixel
 _NO_MASK = (
     "more than its edges is neither black (missing) nor white (measured), as in a photograph; a mask is black and white"

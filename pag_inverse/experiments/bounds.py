@@ -16,10 +16,14 @@ from pag_inverse.schedule import Schedule, T
 ORACLE_WEIGHTS = tuple(float(w) for w in np.geomspace(0.15, 2.0, 12))
 
 
+def sigma_text(sigma: float) -> str:
+    """A sigma in as few digits as tell it from every other."""
+    return repr(float(sigma)).removesuffix(".0")
+
+
 def noisy(truth: Tensor, sigma: float, seed: int, name: str) -> Tensor:
     """truth (1, 3, H, W) + sigma n, the same for a seed, a picture's name and a sigma."""
-    text = repr(float(sigma)).removesuffix(".0")
-    draw = batch_draw([stream_seed(seed, f"{name}, sigma {text}", "measurement")], truth.device)
+    draw = batch_draw([stream_seed(seed, f"{name}, sigma {sigma_text(sigma)}", "measurement")], truth.device)
     return truth + sigma * draw(tuple(truth.shape))
 
 

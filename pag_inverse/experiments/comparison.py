@@ -103,18 +103,13 @@ def check(request: ComparisonRequest) -> None:
         solver_class(solver)
     for task in request.tasks:
         check_choice("task", task, TASKS)
-    check_different("--sigmas", [sigma_text(sigma) for sigma in request.sigmas])
+    check_different("--sigmas", [bounds.sigma_text(sigma) for sigma in request.sigmas])
     for name in ("tasks", "solvers", "many"):
         check_different(f"--{name}", getattr(request, name))
     for sigma in request.sigmas:
         check_number("--sigmas", sigma, minimum=LEAST_SIGMA, maximum=LARGEST_SIGMA)
     for method in request.many:
         check_choice("--many", method, methods_of(request.solvers))
-
-
-def sigma_text(sigma: float) -> str:
-    """A sigma in as few digits as tell it from every other."""
-    return repr(float(sigma)).removesuffix(".0")
 
 
 def methods_of(solvers: Sequence[str]) -> list[str]:
@@ -218,7 +213,7 @@ class Comparison:
             }
             for method, (made_of, restore) in methods.items():
                 made = partial(_denoised, restore, y, sigma)
-                jobs.append(self._job(f"denoising_{sigma_text(sigma)}", method, b, made_of, made))
+                jobs.append(self._job(f"denoising_{bounds.sigma_text(sigma)}", method, b, made_of, made))
         return jobs
 
     def solving(self) -> list[Job]:

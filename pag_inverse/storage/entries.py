@@ -42,14 +42,14 @@ class FileEntry(Line):
 class ItemEntry(Line):
     """What every line of a record has; each kind of run adds what its finished items have.
 
-    `error` says that the item failed, `retry` that it is tried again; `session` counts the times that the run was
+    `error` says that the item failed, `retry` that it is tried again; `opening` counts the times that the run was
     opened: a clock may be wrong.
     """
 
     files: dict[str, FileEntry] = Field(default_factory=dict)
     error: Text | None = None
     retry: bool = False
-    session: Annotated[int, Field(ge=0)] = 0
+    opening: Annotated[int, Field(ge=0)] = 0
     input_sha256: str | None = None
 
 
@@ -89,7 +89,7 @@ def valid_lines(lines: Iterable[Entry], kind: type[Model]) -> list[Entry]:
 
 
 def latest(records: Iterable[Iterable[Entry]], item: str) -> dict[str, Entry]:
-    """The line of each item that counts, sorted by key: of the last session, there a finished one before a failed."""
+    """The line of each item that counts, sorted by key: of the last opening, there a finished one before a failed."""
     found: dict[str, Entry] = {}
     for entry in (entry for record in records for entry in record):
         key = str(entry[item])
@@ -118,4 +118,4 @@ def _is(line: Entry, kind: type[BaseModel]) -> bool:
 
 
 def _precedence(entry: Mapping[str, Any]) -> tuple[int, bool]:
-    return entry.get("session", 0), "error" not in entry
+    return entry.get("opening", 0), "error" not in entry

@@ -67,7 +67,7 @@ class RunStore:
         self.kind, self.settings, self.item = kind, strict(settings), item
         self.rank, self.world = rank, world
         self.entry, self.told = entry, frozenset(told)
-        self._session = self._dropped = 0
+        self._opening = self._dropped = 0
         self._lock: FileLock | None = None
 
     @classmethod
@@ -147,7 +147,7 @@ class RunStore:
         try:
             if self.rank == 0:
                 refuse_writers(self.folder, range(self.world))
-            self._session = 1 + max((entry.get("session", 0) for entry in self.entries().values()), default=0)
+            self._opening = 1 + max((entry.get("opening", 0) for entry in self.entries().values()), default=0)
         except BaseException:
             self.close()
             raise
@@ -203,7 +203,7 @@ class RunStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, content)
             described[kind] = {"path": name, "sha256": digest}
-        line = {self.item: key, **entry, "files": described, "session": self._session, "time": time.time()}
+        line = {self.item: key, **entry, "files": described, "opening": self._opening, "time": time.time()}
         self.append("rank", line)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ def test_one_command_makes_the_page_and_goes_on_where_it_was(folders: Path, monk
     assert command.main(args) == 0
     assert read_lines(record)[1] == 0  # the torn line is removed
     again = restored(folders)
-    strip = lambda e: {k: v for k, v in e.items() if k not in ("seconds", "time", "session")}  # noqa: E731
+    strip = lambda e: {k: v for k, v in e.items() if k not in ("seconds", "time", "opening")}  # noqa: E731
     key = lambda e: e["restoration"]  # noqa: E731
     assert [strip(e) for e in sorted(again, key=key)] == [strip(e) for e in sorted(entries, key=key)]
 

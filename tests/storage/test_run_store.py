@@ -274,7 +274,7 @@ def test_a_clock_that_runs_backwards_orders_nothing(tmp_path: Path, monkeypatch:
         monkeypatch.setattr("pag_inverse.storage.run_store.time.time", lambda time=time: time)
         with RunStore(tmp_path, kind="solve", settings=SETTINGS, rank=0, world=1).open() as store:
             store.finish("a", {"psnr": float(number)}, {"restoration": ("a.png", bytes([number]))})
-    # Also where the lines of an earlier session lie in a file that is read later.
+    # Also where the lines of an earlier opening lie in a file that is read later.
     (tmp_path / "rank-001.jsonl").write_bytes((tmp_path / "rank-000.jsonl").read_bytes().splitlines(True)[0])
     assert store.entries()["a"]["psnr"] == 2.0 and store.survey("a").finished == {"a"}
 

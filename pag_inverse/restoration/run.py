@@ -104,17 +104,17 @@ def report(store: RunStore, subjects: Sequence[Subject]) -> int:
     for subject in subjects:
         entry = entries.get(subject.name, {})
         metrics = entry.get("metrics", {}).items()
-        scores = [f"{kind} {finite(m['psnr']):.2f} dB, SSIM {finite(m['ssim']):.3f}" for kind, m in metrics]
+        scores = [f"{kind} {number(m['psnr']):.2f} dB, SSIM {number(m['ssim']):.3f}" for kind, m in metrics]
         error = entry.get("error")
         failed = failed or error is not None
         if error is None and entry.get("sigma"):
-            scores.append(f"residual {finite(entry['residual']):.2f} (1 is the noise)")
+            scores.append(f"residual {number(entry['residual']):.2f} (1 is the noise)")
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")
     return 1 if failed else 0
 
 
-def finite(value: float | None) -> float:
+def number(value: float | None) -> float:
     """A number of an entry; null is the PSNR of equal pictures, which is infinite."""
     return math.inf if value is None else value
 

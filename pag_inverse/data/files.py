@@ -49,7 +49,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("wb") as file:
-            _hold(file)
+            hold(file)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -65,16 +65,16 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files below a folder whose writer was killed; those that are being written stay."""
     for path in folder.rglob(f"{TEMPORARY}*.tmp"):
         with contextlib.suppress(OSError), path.open("rb") as file:
-            if _hold(file):
+            if hold(file):
                 path.unlink()
 
 
-def _hold(file: IO[bytes]) -> bool:
-    """Lock an open file for as long as it is open; False where another process holds it, or none can."""
+def hold(file: IO[bytes] | int, *, exclusive: bool = True, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False where another process holds it, or the file system has no locks."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

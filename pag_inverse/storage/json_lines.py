@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pag_inverse.data.files import hold
 from pag_inverse.settings.files import check_file, parse_json
 
 
@@ -20,6 +21,7 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     line = json.dumps(strict(entry), allow_nan=False) + "\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        hold(descriptor, wait=True)  # a reader would see a part of the line
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         try:
@@ -47,7 +49,10 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     entries, damaged = [], 0
     check_file(path)
-    for line in path.read_bytes().splitlines():
+    with path.open("rb") as file:
+        hold(file, exclusive=False, wait=True)
+        content = file.read()
+    for line in content.splitlines():
         try:
             entry = parse_json(line)
         except ValueError:

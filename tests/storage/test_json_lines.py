@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,20 @@ def test_lines_survive_a_torn_end(tmp_path: Path) -> None:
     assert read_lines(path) == ([{"a": 1}, {"a": 3}], 1)
     assert json.loads(path.read_text().splitlines()[0]) == {"a": 1}
     assert read_lines(tmp_path / "none.jsonl") == ([], 0)
+
+
+def test_a_reader_waits_for_a_line_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, half = tmp_path / "lines.jsonl", threading.Event()
+
+    def write_slowly(descriptor: int, content: bytes) -> None:
+        os.write(descriptor, content[:5])
+        half.set()
+        time.sleep(0.2)
+        os.write(descriptor, content[5:])
+
+    monkeypatch.setattr("pag_inverse.storage.json_lines.write_all", write_slowly)
+    writer = threading.Thread(target=append_line, args=(path, {"a": 1}))
+    writer.start()
+    assert half.wait(10)
+    assert read_lines(path) == ([{"a": 1}], 0)
+    writer.join()

@@ -287,7 +287,7 @@ def test_temporary_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_
     dead, alive = (tmp_path / "below" / f"{files.TEMPORARY}{name}.tmp" for name in ("dead", "alive"))
     dead.write_bytes(b"a part")
     with alive.open("wb") as file:
-        assert files._hold(file)
+        assert files.hold(file)
         make(tmp_path, "b")
         assert not dead.exists() and alive.exists()
     make(tmp_path, "c")

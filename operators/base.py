@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar, get_args
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.conjugate_gradients import conjugate_gradients
 from operators.validation import Shape, check_choice, check_shape, validated
 
 __all__ = ["PROJECTIONS", "Operator", "Projection", "Shape"]
@@ -23,6 +24,7 @@ Op = TypeVar("Op", bound="Operator")
 Array = NDArray[Any] | Tensor
 Projection = Literal["published", "adjoint"]
 PROJECTIONS: tuple[str, ...] = get_args(Projection)
+TOLERANCE, ITERATIONS = 1e-3, 100  # of `solve`: relative residual, and the most iterations
 
 
 class Operator(abc.ABC):
@@ -95,6 +97,48 @@ class Operator(abc.ABC):
             raise ValueError(f"{type(self).__name__} is not linear: it has no adjoint")
         with _no_inference_mode():
             return self._adjoint(y)
+
+    @torch.no_grad()
+    def solve(
+        self,
+        r: Tensor,
+        rho: Tensor | float,
+        *,
+        start: Tensor | None = None,
+        tolerance: float = TOLERANCE,
+        iterations: int = ITERATIONS,
+    ) -> Tensor:
+        """(A A* + rho)^-1 r: (B, *out_shape) -> (B, *out_shape), each image by itself, without a graph.
+
+        `rho` is 0 or more, one number or (B,). The base class uses conjugate gradients: an image is finished where
+        ||r - (A A* + rho) u|| <= tolerance ||r||, or after `iterations`; `start` is the first u. A subclass with a
+        closed form ignores these three, and with rho = 0 gives the pseudo-inverse of A A*.
+        ValueError where the shape or the batch does not fit, rho is negative, or A is not linear.
+        """
+        self._check(r, self.out_shape, "measurements")
+        if not self.linear:
+            raise ValueError(f"{type(self).__name__} is not linear: it has no solve")
+        precise = r.to(torch.promote_types(r.dtype, torch.float32))
+        damping = torch.as_tensor(rho, dtype=precise.dtype, device=r.device).reshape(-1, 1, 1, 1)
+        if len(damping) not in (1, len(r)) or not bool((damping >= 0).all()):
+            raise ValueError(f"rho is {rho}; it must be one number, 0 or more, or one for each of {len(r)} images")
+        with _no_inference_mode():
+            first = None if start is None else start.to(precise)
+            return self._solve(precise, damping, first, tolerance, iterations).to(r.dtype)
+
+    def pinv(self, y: Tensor, rho: Tensor | float = 0.0) -> Tensor:
+        """A* (A A* + rho)^-1 y, the pseudo-inverse, by Tikhonov where rho > 0: (B, *out_shape) -> (B, *in_shape).
+
+        Without a closed form, rho = 0 is the last iterate of `solve`. ValueError as in `solve`.
+        """
+        return self.adjoint(self.solve(y, rho))
+
+    def prox(self, x: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
+        """argmin_z ||y - A z||^2 + rho ||z - x||^2 = x + A* (A A* + rho)^-1 (y - A x), a tensor like x.
+
+        ValueError as in `solve`.
+        """
+        return x + self.adjoint(self.solve(y - self.forward(x), rho))
 
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.
@@ -170,6 +214,21 @@ class Operator(abc.ABC):
             zeros = y.new_zeros((len(y), *self.in_shape), requires_grad=True)
             (x,) = torch.autograd.grad(self._forward(zeros), zeros, y, create_graph=keep_graph)
         return x
+
+    def _solve(self, r: Tensor, rho: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
+        """`solve`, everything already checked: r in float32 or better, rho (1 or B, 1, 1, 1)."""
+        return conjugate_gradients(
+            lambda u: self._forward(self._adjoint(u)) + rho * u,
+            r,
+            start=start,
+            tolerance=tolerance,
+            iterations=iterations,
+            precondition=self._preconditioner(r, rho),
+        )
+
+    def _preconditioner(self, r: Tensor, rho: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """A cheap map near (A A* + rho)^-1 for tensors like r; None where there is none."""
+        return None
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.adjoint(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.base import Operator, Projection, Shape
+from operators.spectral import Separable
 from operators.validation import Count, check_shape, is_whole, settings
 
 __all__ = ["SuperResolution", "SuperResolutionSettings", "bicubic_matrix"]
@@ -56,6 +58,13 @@ class SuperResolution(Operator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.rows.to(y).T @ (y @ self.columns.to(y))
+
+    def _solve(self, r: Tensor, rho: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
+        return self._separable.solve(r, rho)
+
+    @cached_property
+    def _separable(self) -> Separable:
+        return Separable.of(self.rows[None], self.columns[None])
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.enlarge(y)

@@ -6,12 +6,14 @@ from typing import Any
 from pag_inverse.settings import Hyperparameters, field_lines, validated
 from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
+from pag_inverse.solvers.pigdm import PiGDM
 from pag_inverse.solvers.psld import PSLD
 
 __all__ = [
     "DPS",
     "PSLD",
     "SOLVERS",
+    "PiGDM",
     "Solver",
     "State",
     "StepOutput",
@@ -24,6 +26,7 @@ __all__ = [
 
 SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,
+    "pigdm": PiGDM,
     "psld": PSLD,
 }
 

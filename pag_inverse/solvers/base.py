@@ -72,13 +72,20 @@ class Solver(abc.ABC):
     STEP_SIZES: ClassVar[tuple[str, ...]] = ()  # options that grow with the picture's side and shrink with more steps
     PRESETS: ClassVar[Mapping[str, Preset]] = {}  # by the name of a speed
     default_prior: ClassVar[str] = "pixel"
+    pixel_only: ClassVar[bool] = False  # its state is the image
+    linear_only: ClassVar[bool] = False  # it needs A* or a linear solve
 
     @abc.abstractmethod
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         """The chain of `steps` timesteps, 1 to 1000."""
 
-    def check(self, problem: InverseProblem, prior: Prior) -> None:  # noqa: B027 - most solvers take any problem
+    def check(self, problem: InverseProblem, prior: Prior) -> None:
         """Raise ValueError where this solver cannot solve the problem with this prior."""
+        name, shape = type(self).__name__, tuple(problem.operator.in_shape)
+        if self.pixel_only and tuple(prior.state_shape(shape)) != shape:
+            raise ValueError(f"{name} needs a pixel prior; the state of prior {prior.name} is a latent")
+        if self.linear_only and not problem.operator.linear:
+            raise ValueError(f"{name} needs a linear operator; {type(problem.operator).__name__} is not: take dps")
 
     def start(self, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw) -> State:
         """The state before the first step: a standard normal."""

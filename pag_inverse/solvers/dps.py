@@ -42,12 +42,7 @@ class DPS(GradientSolver):
     STEP_SIZES: ClassVar[tuple[str, ...]] = ("eta",)
     PRESETS: ClassVar[Mapping[str, Preset]] = {"fast": Preset(100, LIMITED), "draft": Preset(30, LIMITED)}
     default_prior: ClassVar[str] = "pixel"
-
-    def check(self, problem: InverseProblem, prior: Prior) -> None:
-        """ValueError for a prior whose state is not the image."""
-        shape = tuple(problem.operator.in_shape)
-        if tuple(prior.state_shape(shape)) != shape:
-            raise ValueError(f"DPS needs a pixel prior; the state of prior {prior.name} is a latent")
+    pixel_only: ClassVar[bool] = True
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         """The respaced DDPM chain."""

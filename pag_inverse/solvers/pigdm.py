@@ -1,0 +1,69 @@
+"""Pseudoinverse-guided diffusion (Song et al., 2023), its form for noisy measurements, with PAG."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from operators import Draw
+from pag_inverse.guidance import GuidedModel
+from pag_inverse.problem import InverseProblem, norms
+from pag_inverse.schedule import Schedule
+from pag_inverse.settings import Positive, settings
+from pag_inverse.solvers.base import State, StepOutput
+from pag_inverse.solvers.ddim import DDIMSolver, noise_sigma
+
+
+@settings
+class PiGDM(DDIMSolver):
+    """x0' = x0 + J^T A* (r^2 A A* + sigma^2)^-1 (y - A x0), then a DDIM step from x0'.
+
+    J = (1 - abar) / sqrt(abar) d x0 / d x_t is the covariance of the image given x_t. r^2 = v sbar^2 / (v + sbar^2)
+    with sbar^2 = (1 - abar) / abar is its value under a Gaussian prior of variance v: exact for such a prior.
+
+    >>> from pag_inverse import PiGDM
+    >>> PiGDM().ddim_eta
+    1.0
+    """
+
+    jacobian: Annotated[bool, Field(description="J by autograd; false takes r^2 in its place: no graph")] = True
+    weight: Annotated[Positive, Field(description="lambda: divides r^2, so that the data counts less")] = 1.0
+    variance: Annotated[Positive, Field(description="v of r^2 = v sbar^2 / (v + sbar^2)")] = 1.0
+
+    default_prior: ClassVar[str] = "pixel"
+    pixel_only: ClassVar[bool] = True
+    linear_only: ClassVar[bool] = True
+
+    def step(
+        self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
+    ) -> StepOutput:
+        """One step for every image of the batch."""
+        abar, operator = float(schedule.abar[i]), problem.operator
+        r2 = self.variance * (1 - abar) / (self.variance * abar + 1 - abar) / self.weight
+        x_t = state.z.detach().requires_grad_(self.jacobian)
+        with torch.set_grad_enabled(self.jacobian):
+            eps = model(x_t, int(schedule.timesteps[i]))  # 1: plain, perturbed, guided
+            x0 = schedule.predict_x0(x_t, eps.unguided, i)
+        x0_guided = schedule.predict_x0(x_t.detach(), eps.guided, i)
+        met = x0.detach() if self.data_x0 == "unguided" else x0_guided  # 2: this one meets the measurement
+        u = operator.solve(problem.y - operator.forward(met), noise_sigma(problem) ** 2 / r2)  # 3
+        correction = operator.adjoint(u)
+        if self.jacobian:  # 4
+            (grad,) = torch.autograd.grad(x0, x_t, correction)
+            correction = shortened((1 - abar) / abar**0.5 / r2 * grad, correction)
+        x_prev = self.move(x_t.detach(), x0_guided + correction, eps, i, schedule, draw)  # 5
+        x0 = met + correction
+        return StepOutput(State(x_prev), x0, problem.residual(x0))
+
+
+def shortened(correction: Tensor, longest: Tensor) -> Tensor:
+    """`correction`, each image's made no longer than that of `longest`.
+
+    J is at most r^2 where the variance of the image given x_t is. A network's Jacobian may be far larger where noise
+    is strong: x0 is eps divided by sqrt(abar) = 0.006.
+    """
+    factor = norms(longest) / norms(correction).clamp(min=1e-20)
+    return correction * factor.clamp(max=1)[:, None, None, None]

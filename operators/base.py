@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import abc
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.conjugate_gradients import conjugate_gradients
+from operators.copies import Copyable, no_inference_mode
 from operators.validation import Shape, check_choice, check_shape, validated
 
 __all__ = ["PROJECTIONS", "Operator", "Projection", "Shape"]
@@ -27,7 +25,7 @@ PROJECTIONS: tuple[str, ...] = get_args(Projection)
 TOLERANCE, ITERATIONS = 1e-3, 100  # of `solve`: relative residual, and the most iterations
 
 
-class Operator(abc.ABC):
+class Operator(Copyable, abc.ABC):
     """The operator A of a measurement y = A(x) + n (Ahn et al., Self-Rectifying Diffusion Sampling with
     Perturbed-Attention Guidance, inverse problems).
 
@@ -44,15 +42,7 @@ class Operator(abc.ABC):
     """
 
     linear: bool = True
-    per_image: ClassVar[tuple[str, ...]] = ()
     Settings: ClassVar[type | None] = None
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        inherited = (name for parent in cls.__bases__ for name in getattr(parent, "per_image", ()))
-        cls.per_image = tuple(dict.fromkeys((*inherited, *cls.per_image)))
-        if "__init__" in vars(cls):
-            cls.__init__ = _no_inference_mode()(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, project: str = "published") -> None:
         self.in_shape = check_shape(in_shape)
@@ -84,7 +74,7 @@ class Operator(abc.ABC):
     def forward(self, x: Tensor) -> Tensor:
         """A x: (B, *in_shape) -> (B, *out_shape). ValueError where the shape or the batch does not fit."""
         self._check(x, self.in_shape, "images")
-        with _no_inference_mode():
+        with no_inference_mode():
             return self._forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -95,7 +85,7 @@ class Operator(abc.ABC):
         self._check(y, self.out_shape, "measurements")
         if not self.linear:
             raise ValueError(f"{type(self).__name__} is not linear: it has no adjoint")
-        with _no_inference_mode():
+        with no_inference_mode():
             return self._adjoint(y)
 
     @torch.no_grad()
@@ -122,7 +112,7 @@ class Operator(abc.ABC):
         damping = torch.as_tensor(rho, dtype=precise.dtype, device=r.device).reshape(-1, 1, 1, 1)
         if len(damping) not in (1, len(r)) or not bool((damping >= 0).all()):
             raise ValueError(f"rho is {rho}; it must be one number, 0 or more, or one for each of {len(r)} images")
-        with _no_inference_mode():
+        with no_inference_mode():
             first = None if start is None else start.to(precise)
             return self._solve(precise, damping, first, tolerance, iterations).to(r.dtype)
 
@@ -174,34 +164,6 @@ class Operator(abc.ABC):
         """
         return {}
 
-    def select(self: Op, indices: Sequence[int] | Tensor) -> Op:
-        """The operator for some images of the batch, in the order of `indices`; they may repeat.
-
-        `indices` are positions in the batch, or one truth value an image. ValueError: an index of an image that
-        the operator was not built for.
-        """
-        chosen = _positions(indices)
-        copied = self._copied()
-        for name in self.per_image:
-            value = getattr(self, name)
-            if len(value) > 1:
-                setattr(copied, name, _picked(value, chosen))
-        return copied
-
-    def to(self: Op, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Op:
-        """A copy with its arrays on `device`, and those of real or complex numbers in the precision of `dtype`.
-
-        Without it, arrays are moved at every call. Integer and boolean arrays keep their dtype. Lists, tuples and
-        dicts of tensors, networks and operators inside the operator move too.
-        ValueError: a `dtype` that is not floating point.
-        """
-        if dtype is not None and not dtype.is_floating_point:
-            raise ValueError(f"dtype is {dtype}; it must be floating point, such as torch.float32")
-        moved = self._copied()
-        with _no_inference_mode():
-            vars(moved).update({name: _moved(value, device, dtype) for name, value in vars(moved).items()})
-        return moved
-
     @abc.abstractmethod
     def _forward(self, x: Tensor) -> Tensor:
         """A x, shapes already checked."""
@@ -233,18 +195,6 @@ class Operator(abc.ABC):
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
 
-    def _copied(self: Op) -> Op:
-        """A copy without the values of cached properties: they belong to the arrays of the original."""
-        copied = copy.copy(self)
-        for name in [n for n in vars(copied) if isinstance(getattr(type(self), n, None), cached_property)]:
-            del vars(copied)[name]
-        return copied
-
-    def _own(self, name: str, b: int) -> Tensor:
-        """The entry of a per-image tensor for image b; ValueError where there is no such image."""
-        value: Tensor = getattr(self, name)
-        return _picked(value, [0 if len(value) == 1 else b])[0]
-
     def _check(self, images: Tensor, shape: Shape, what: str) -> None:
         name = type(self).__name__
         if images.ndim != 4 or tuple(images.shape[1:]) != shape:
@@ -258,55 +208,3 @@ class Operator(abc.ABC):
                     f"{name}: a batch of {len(images)} {what}, but it was built for {count}; "
                     "use select() for some of them"
                 )
-
-
-@contextmanager
-def _no_inference_mode() -> Iterator[None]:
-    """Switch inference mode off: a tensor that is created in it can never be part of a graph."""
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):  # results have x's own dtype
-        if not torch.is_inference_mode_enabled():
-            yield
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-
-
-def _positions(indices: Sequence[int] | Tensor) -> list[int]:
-    chosen = torch.as_tensor(indices)
-    positions: list[int] = (chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen).tolist()
-    return positions
-
-
-def _picked(value: Any, indices: Sequence[int]) -> Any:
-    """Entries of a tensor, an array, a tuple or a list, in the order of `indices`."""
-    faulty = [index for index in indices if not -len(value) <= index < len(value)]
-    if faulty:
-        raise ValueError(f"image {faulty[0]} of a batch of {len(value)}; it must be from 0 to {len(value) - 1}")
-    if isinstance(value, (tuple, list)):
-        return type(value)(value[index] for index in indices)
-    with _no_inference_mode():
-        return value[list(indices)]
-
-
-def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
-    """An attribute of an operator on another device, in another precision."""
-    if isinstance(value, Tensor):
-        # A tensor of inference mode could not be part of a graph; its copy can.
-        value = value.clone() if value.is_inference() else value
-        return value.to(device=device, dtype=_precision(value.dtype, dtype))
-    if isinstance(value, Operator):
-        return value.to(device, dtype)
-    if isinstance(value, torch.nn.Module):  # its own `to` would move it in place
-        return copy.deepcopy(value).to(device=device, dtype=dtype)
-    if type(value) is dict:
-        return {key: _moved(entry, device, dtype) for key, entry in value.items()}
-    return type(value)(_moved(entry, device, dtype) for entry in value) if type(value) in (list, tuple) else value
-
-
-def _precision(own: torch.dtype, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The dtype of the same kind as `own` with the precision of `dtype`; None leaves it."""
-    if dtype is None or own.is_floating_point:
-        return dtype
-    if own.is_complex:  # torch computes too little with complex numbers of half precision
-        return torch.complex128 if dtype == torch.float64 else torch.complex64
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -15,13 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from operators.base import Array, Operator, Projection, Shape
+from operators.convolution import LinearMap, apply_linear, blur_matrix, correlated, filtered, folded, wrapped_power
 from operators.kernels import gaussian_kernel, motion_kernel
 from operators.spectral import Separable
 from operators.validation import Odd, Unit, as_tensor, settings
 
 __all__ = ["Blur", "GaussianBlur", "GaussianBlurSettings", "MotionBlur", "MotionBlurSettings"]
-
-LinearMap = Callable[[Tensor], Tensor]
 
 # Milliseconds for a batch of B RGB images, float32, forward / forward and backward, one thread of a 2-core
 # processor with AVX-512; two threads halve them and keep their order.
@@ -66,10 +65,10 @@ class Blur(Operator):
         return {"kernel": self._own("kernel", b)[0].detach().cpu().double().numpy().copy()}
 
     def _forward(self, x: Tensor) -> Tensor:
-        return _apply(x, self._convolve, self._spread)
+        return apply_linear(x, self._convolve, self._spread)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return _apply(y, self._spread, self._convolve)
+        return apply_linear(y, self._spread, self._convolve)
 
     def _solve(self, r: Tensor, rho: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
         """In closed form where the kernel is a column times a row; `rho` may be one for each image."""
@@ -100,13 +99,7 @@ class Blur(Operator):
     @cached_property
     def _wrapped_power(self) -> Tensor:
         """|K|^2 of the kernel wrapped around the image, (1 or B, 1, H, W / 2 + 1), at least a rounding error."""
-        height, width = self.in_shape[1:]
-        wrapped = self.kernel.new_zeros((len(self.kernel), 1, height, width), dtype=torch.float64)
-        kernel = self.kernel.double()
-        rows, columns = (torch.arange(side, device=kernel.device) for side in kernel.shape[-2:])
-        at = (rows % height)[:, None] * width + (columns % width)[None, :]
-        wrapped.flatten(2).index_add_(2, at.flatten(), kernel.flatten(2))
-        return torch.fft.rfft2(wrapped).abs().square().clamp(min=1e-8)
+        return wrapped_power(self.kernel[:, 0].double(), self.in_shape[1], self.in_shape[2])[:, None].clamp(min=1e-8)
 
     @cached_property
     def _lines(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,19 +122,19 @@ class Blur(Operator):
         rows, columns = self._pad
         padded = F.pad(x, (columns, columns, rows, rows), mode="reflect")
         if self._is_direct(x):
-            return _direct_correlation(padded, self.kernel.to(x).flip(-2, -1))
-        return _filter(padded, self._spectrum(x).conj(), self._fft_size)[..., : x.shape[-2], : x.shape[-1]]
+            return correlated(padded, self.kernel.to(x).flip(-2, -1))
+        return filtered(padded, self._spectrum(x).conj(), self._fft_size)[..., : x.shape[-2], : x.shape[-1]]
 
     def _spread(self, y: Tensor) -> Tensor:
         """The adjoint of `_convolve`: correlate in full, then fold the margins back."""
         rows, columns = self._pad
         if self._is_direct(y):
             zeros = F.pad(y, (2 * columns, 2 * columns, 2 * rows, 2 * rows))
-            padded = _direct_correlation(zeros, self.kernel.to(y))
+            padded = correlated(zeros, self.kernel.to(y))
         else:
             height, width = y.shape[-2] + 2 * rows, y.shape[-1] + 2 * columns
-            padded = _filter(y, self._spectrum(y), self._fft_size)[..., :height, :width]
-        return _fold(_fold(padded, -2, rows), -1, columns)
+            padded = filtered(y, self._spectrum(y), self._fft_size)[..., :height, :width]
+        return folded(folded(padded, -2, rows), -1, columns)
 
     def _is_direct(self, x: Tensor) -> bool:
         # Never on a GPU, where a convolution is rounded to TF32 unless told otherwise.
@@ -253,69 +246,6 @@ class MotionBlur(Blur):
     ) -> MotionBlur:
         chosen = settings.kernel_size, settings.intensity, settings.center
         return cls(in_shape, rngs, *chosen, project=settings.project)
-
-
-class _Linear(torch.autograd.Function):
-    """A linear map whose gradient is its adjoint: half the cost of differentiating through a real FFT."""
-
-    @staticmethod
-    def forward(x: Tensor, apply: LinearMap, adjoint: LinearMap) -> Tensor:
-        return apply(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, LinearMap, LinearMap], output: Tensor) -> None:
-        _, ctx.apply_map, ctx.adjoint_map = inputs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _apply(grads[0], ctx.adjoint_map, ctx.apply_map), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _apply(tangents[0], ctx.apply_map, ctx.adjoint_map)
-
-
-def _apply(x: Tensor, apply: LinearMap, adjoint: LinearMap) -> Tensor:
-    result: Tensor = _Linear.apply(x, apply, adjoint)
-    return result
-
-
-def _filter(images: Tensor, spectrum: Tensor, size: tuple[int, int]) -> Tensor:
-    # Half precision has no FFT everywhere: at least float32 inside.
-    waves: Tensor = torch.fft.rfft2(images.to(spectrum.real.dtype), s=size)
-    filtered: Tensor = torch.fft.irfft2(waves * spectrum, s=size)
-    return filtered.to(images.dtype)
-
-
-def _direct_correlation(images: Tensor, kernel: Tensor) -> Tensor:
-    """The valid part of the correlation of (B, C, H, W) with kernels (1 or B, 1, kh, kw)."""
-    batch, channels = images.shape[:2]
-    half = images.dtype in (torch.float16, torch.bfloat16)  # torch's own convolution takes minutes in float16
-    dtype = torch.float32 if half else images.dtype
-    weights = kernel.expand(batch, -1, -1, -1).repeat_interleave(channels, dim=0).to(dtype)
-    out = F.conv2d(images.flatten(0, 1)[None].to(dtype), weights, groups=batch * channels)
-    return out.view(batch, channels, *out.shape[2:]).to(images.dtype)
-
-
-def _fold(padded: Tensor, dim: int, pad: int) -> Tensor:
-    """The adjoint of the reflection by `pad` along `dim`: every mirrored entry is added to its original."""
-    size = padded.shape[dim] - 2 * pad
-    out = padded.narrow(dim, pad, size).clone()
-    out.narrow(dim, 1, pad).add_(padded.narrow(dim, 0, pad).flip(dim))
-    out.narrow(dim, size - 1 - pad, pad).add_(padded.narrow(dim, size + pad, pad).flip(dim))
-    return out
-
-
-def blur_matrix(taps: Tensor, size: int) -> Tensor:
-    """The matrix (B, size, size) that blurs a line of `size` pixels by taps (B, k), continued by reflection."""
-    k = taps.shape[-1]
-    pixels = torch.arange(size, device=taps.device)
-    seen = pixels[:, None] - torch.arange(k, device=taps.device)[None, :] + k // 2
-    seen = seen.abs()
-    seen = size - 1 - (size - 1 - seen).abs()
-    matrix = taps.new_zeros((len(taps), size, size))
-    index = seen.expand(len(taps), -1, -1)
-    return matrix.scatter_add_(2, index, taps[:, None, :].expand(-1, size, -1))
 
 
 def _check_kernel(kernel: Array) -> Tensor:

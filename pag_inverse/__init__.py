@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pag_inverse.problem import InverseProblem, simulate
     from pag_inverse.restoration import ChainResult, RestorationOutput, restore, solve
     from pag_inverse.settings import TASKS, Hyperparameters, load_task
-    from pag_inverse.solvers import DPS, PSLD, SOLVERS, Solver, State, StepOutput, make_solver
+    from pag_inverse.solvers import DPS, LDPS, PSLD, SOLVERS, Solver, State, StepOutput, make_solver
 
 __version__ = "0.2.0"
 
@@ -32,6 +32,7 @@ _check_operators()
 # The public names and the rooms that they live in.
 _HOMES = {
     "DPS": "solvers",
+    "LDPS": "solvers",
     "PSLD": "solvers",
     "SOLVERS": "solvers",
     "TASKS": "settings",
@@ -57,6 +58,7 @@ _HOMES = {
 }
 __all__ = [
     "DPS",
+    "LDPS",
     "PSLD",
     "SOLVERS",
     "TASKS",

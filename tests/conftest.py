@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; before torch looks
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,9 +20,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pag_inverse.priors import LatentPrior, PixelPrior, load_prior
+from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
 from pag_inverse.priors.checkpoints.diffusers_folder import load_model
-from pag_inverse.schedule import BETAS
+from pag_inverse.schedule import BETAS, Floats
 
 DATA = Path(__file__).parent / "data"
 FURTHER = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -154,3 +155,32 @@ def latent() -> LatentPrior:
         latent_channels=4,
     )
     return LatentPrior(small_unet(4), vae, BETAS["scaled_linear"]())
+
+
+class GaussianPrior(Prior):
+    """N(mean, std^2) on every pixel: its eps is known, and so is the posterior of any inpainting."""
+
+    def __init__(self, mean: float, std: float, betas: Floats) -> None:
+        self.mean, self.std, self.betas, self.name = mean, std, betas, "gaussian"
+        self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=3))
+        self.compiled = False
+        self.abar = np.cumprod(1 - betas)
+
+    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return image_shape
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def encode(self, x: Tensor, draw: object = None) -> Tensor:
+        return x
+
+    def _run(self, network: object, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+        a = float(self.abar[t])
+        return (1 - a) ** 0.5 * (z - a**0.5 * self.mean) / (a * self.std**2 + 1 - a)
+
+
+@pytest.fixture(scope="session")
+def gaussian() -> Callable[[float, float], GaussianPrior]:
+    """Makes a `GaussianPrior` of a mean and a standard deviation."""
+    return lambda mean, std: GaussianPrior(mean, std, BETAS["linear"]())

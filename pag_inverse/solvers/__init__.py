@@ -6,11 +6,13 @@ from typing import Any
 from pag_inverse.settings import Hyperparameters, field_lines, validated
 from pag_inverse.solvers.base import Solver, State, StepOutput
 from pag_inverse.solvers.dps import DPS
+from pag_inverse.solvers.ldps import LDPS
 from pag_inverse.solvers.pigdm import PiGDM
 from pag_inverse.solvers.psld import PSLD
 
 __all__ = [
     "DPS",
+    "LDPS",
     "PSLD",
     "SOLVERS",
     "PiGDM",
@@ -28,6 +30,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,
     "pigdm": PiGDM,
     "psld": PSLD,
+    "ldps": LDPS,
 }
 
 

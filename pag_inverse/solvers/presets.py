@@ -18,3 +18,7 @@ class Preset:
 
 # Few steps are long ones: most of them where little noise is left, shorter where it is strong, none past the noise.
 LIMITED = {"spacing": "quadratic", "step_scaling": "sqrt_abar", "step_limit": "noise"}
+
+# The noise that PSLD draws into its data term averages out over a thousand steps, and over a hundred does not: without
+# it, and with still more steps at the end, a decoder's ill-conditioned gradient has time to meet the measurement.
+LATE = {**LIMITED, "spacing": "quartic", "step_scaling": "constant", "renoise_prediction": False}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -28,12 +27,12 @@ from pag_inverse import (
 )
 from pag_inverse.priors.base import Prior
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
-from pag_inverse.schedule import BETAS, Floats
 from pag_inverse.solvers import State, StepOutput
 from pag_inverse.solvers.step_sizes import lasting_moves
 
 SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.05)
+MakePrior = Callable[[float, float], Prior]  # of a mean and a standard deviation
 
 
 def solver_of(name: str, eta: float, **options: Any) -> Solver:
@@ -128,32 +127,9 @@ def test_an_image_that_fails_leaves_the_others_alone(pixel: PixelPrior) -> None:
     assert (broken.x[[0, 2]] - healthy.x[[0, 2]]).abs().max() < 1e-4
 
 
-class GaussianPrior(Prior):
-    """N(mean, std^2) on every pixel: its eps is known, and so is the posterior of any inpainting."""
-
-    def __init__(self, mean: float, std: float, betas: Floats) -> None:
-        self.mean, self.std, self.betas, self.name = mean, std, betas, "gaussian"
-        self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=3))
-        self.compiled = False
-        self.abar = np.cumprod(1 - betas)
-
-    def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return image_shape
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
-
-    def encode(self, x: Tensor, draw: object = None) -> Tensor:
-        return x
-
-    def _run(self, network: object, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
-        a = float(self.abar[t])
-        return (1 - a) ** 0.5 * (z - a**0.5 * self.mean) / (a * self.std**2 + 1 - a)
-
-
-def test_without_data_the_samples_are_the_priors() -> None:
+def test_without_data_the_samples_are_the_priors(gaussian: MakePrior) -> None:
     """eta 0: DDPM with the exact eps draws from N(0.2, 0.1^2)."""
-    prior = GaussianPrior(0.2, 0.1, BETAS["linear"]())
+    prior = gaussian(0.2, 0.1)
     operator = Inpainting(torch.ones(32, 32), SHAPE)
     y = torch.zeros(8, *SHAPE)
     result = solve(y, operator, prior, DPS(0.0), NoGuidance(), noise=NOISE, steps=1000, seeds=list(range(8)))
@@ -162,9 +138,9 @@ def test_without_data_the_samples_are_the_priors() -> None:
 
 
 @pytest.mark.parametrize("solver", [DPS(5.0), PSLD(5.0, gamma=0.5)], ids=["dps", "psld"])
-def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solver) -> None:
+def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solver, gaussian: MakePrior) -> None:
     """Half of an image is measured at 0.5 without noise: there the posterior is 0.5, elsewhere still N(0.2, ...)."""
-    prior = GaussianPrior(0.2, 0.1, BETAS["linear"]())
+    prior = gaussian(0.2, 0.1)
     mask = torch.zeros(32, 32)
     mask[:, :16] = 1
     operator = Inpainting(mask, SHAPE)
@@ -176,9 +152,9 @@ def test_what_was_measured_pulls_and_what_was_not_follows_the_prior(solver: Solv
 
 
 @pytest.mark.parametrize("name", ["dps", "psld"])
-def test_few_steps_move_as_far_as_many_by_the_rule(name: str) -> None:
+def test_few_steps_move_as_far_as_many_by_the_rule(name: str, gaussian: MakePrior) -> None:
     """Known at 0.9 under the prior N(0, 0.1): a small eta moves the mean by eta times the rule's sum over sqrt(n)."""
-    prior = GaussianPrior(0.0, 0.1**0.5, BETAS["linear"]())
+    prior = gaussian(0.0, 0.1**0.5)
     operator = Inpainting(torch.ones(32, 32), SHAPE)
     y = torch.full((4, *SHAPE), 0.9)
     many: Any = DPS(0.2) if name == "dps" else PSLD(0.2, gamma=0.0, ddim_eta=1.0)
@@ -197,9 +173,9 @@ def test_few_steps_move_as_far_as_many_by_the_rule(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dps", "psld"])
-def test_a_limited_step_ends_at_the_noise_where_a_long_one_overshoots(name: str) -> None:
+def test_a_limited_step_ends_at_the_noise_where_a_long_one_overshoots(name: str, gaussian: MakePrior) -> None:
     """Ten steps of fifty times the step size: limited, ||y - x|| ends near sigma sqrt(m), and small steps stay."""
-    prior, operator = GaussianPrior(0.2, 0.3, BETAS["linear"]()), Inpainting(torch.ones(32, 32), SHAPE)
+    prior, operator = gaussian(0.2, 0.3), Inpainting(torch.ones(32, 32), SHAPE)
     truth = 0.2 + 0.3 * torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(4)).clamp(-2, 2)
     y = NOISE(truth, batch_draw([1, 2]))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from operators import GaussianBlur, GaussianNoise
 from pag_inverse import (
     PSLD,
+    SOLVERS,
     GuidedModel,
     Hyperparameters,
     InverseProblem,
@@ -178,7 +179,7 @@ def test_unknown_and_impossible_values(latent: LatentPrior) -> None:
             make_solver("psld", options)
     with pytest.raises(ValueError, match="variance is an unknown key; allowed: eta, spacing"):
         make_solver("psld", {"variance": "fixed_small"})
-    with pytest.raises(ValueError, match="unknown solver 'ddrm'; there are dps, psld"):
+    with pytest.raises(ValueError, match=f"unknown solver 'ddrm'; there are {', '.join(SOLVERS)}"):
         make_solver("ddrm", {})
     for interval in ((0.5, 0.2), (-0.1, 1.0), (0.0, 1.5), (0.0,), (float("nan"), 1.0)):
         with pytest.raises(ValueError, match="interval"):

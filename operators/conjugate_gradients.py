@@ -24,7 +24,7 @@ def conjugate_gradients(
     """u with M u = b for images b (B, C, H, W), where `apply` is M: symmetric and positive definite.
 
     Hestenes and Stiefel, 1952. An image is left as it is once ||b - M u|| <= tolerance ||b||, or after `iterations`:
-    its result does not depend on the others. `start` is the first u, by default 0. `precondition` is about M^-1, and
+    its result does not depend on the others. So is one whose M turns out not to be positive definite. `start` is the first u, by default 0. `precondition` is about M^-1, and
     symmetric and positive definite too.
     """
     u = torch.zeros_like(b) if start is None else start.clone()
@@ -37,7 +37,9 @@ def conjugate_gradients(
         if not bool(active.any()):
             break
         q = apply(p)
-        alpha = torch.where(active, rz / _dot(p, q).clamp(min=_tiny(b)), 0.0)
+        curvature = _dot(p, q)
+        active &= curvature > 0
+        alpha = torch.where(active, rz / curvature.clamp(min=_tiny(b)), 0.0)
         u, r = u + alpha * p, r - alpha * q
         z = precondition(r) if precondition else r
         rz_next = _dot(r, z)

@@ -11,7 +11,20 @@ if TYPE_CHECKING:
     from pag_inverse.problem import InverseProblem, simulate
     from pag_inverse.restoration import ChainResult, RestorationOutput, restore, solve
     from pag_inverse.settings import TASKS, Hyperparameters, load_task
-    from pag_inverse.solvers import DPS, LDPS, PSLD, SOLVERS, Solver, State, StepOutput, make_solver
+    from pag_inverse.solvers import (
+        DDNM,
+        DPS,
+        LDPS,
+        MMPS,
+        PSLD,
+        SOLVERS,
+        DiffPIR,
+        PiGDM,
+        Solver,
+        State,
+        StepOutput,
+        make_solver,
+    )
 
 __version__ = "0.2.0"
 
@@ -31,6 +44,10 @@ def _check_operators() -> None:
 _check_operators()
 # The public names and the rooms that they live in.
 _HOMES = {
+    "PiGDM": "solvers",
+    "MMPS": "solvers",
+    "DiffPIR": "solvers",
+    "DDNM": "solvers",
     "DPS": "solvers",
     "LDPS": "solvers",
     "PSLD": "solvers",
@@ -57,18 +74,22 @@ _HOMES = {
     "solve": "restoration",
 }
 __all__ = [
+    "DDNM",
     "DPS",
     "LDPS",
+    "MMPS",
     "PSLD",
     "SOLVERS",
     "TASKS",
     "ChainResult",
+    "DiffPIR",
     "GuidedModel",
     "Hyperparameters",
     "InverseProblem",
     "LatentPrior",
     "NoGuidance",
     "PerturbedAttentionGuidance",
+    "PiGDM",
     "PixelPrior",
     "Prior",
     "RestorationOutput",

@@ -5,16 +5,22 @@ from typing import Any
 
 from pag_inverse.settings import Hyperparameters, field_lines, validated
 from pag_inverse.solvers.base import Solver, State, StepOutput
+from pag_inverse.solvers.ddnm import DDNM
+from pag_inverse.solvers.diffpir import DiffPIR
 from pag_inverse.solvers.dps import DPS
 from pag_inverse.solvers.ldps import LDPS
+from pag_inverse.solvers.mmps import MMPS
 from pag_inverse.solvers.pigdm import PiGDM
 from pag_inverse.solvers.psld import PSLD
 
 __all__ = [
+    "DDNM",
     "DPS",
     "LDPS",
+    "MMPS",
     "PSLD",
     "SOLVERS",
+    "DiffPIR",
     "PiGDM",
     "Solver",
     "State",
@@ -29,6 +35,9 @@ __all__ = [
 SOLVERS: dict[str, type[Solver]] = {
     "dps": DPS,
     "pigdm": PiGDM,
+    "mmps": MMPS,
+    "ddnm": DDNM,
+    "diffpir": DiffPIR,
     "psld": PSLD,
     "ldps": LDPS,
 }

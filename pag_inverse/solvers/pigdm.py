@@ -14,7 +14,7 @@ from pag_inverse.problem import InverseProblem, norms
 from pag_inverse.schedule import Schedule
 from pag_inverse.settings import Positive, settings
 from pag_inverse.solvers.base import State, StepOutput
-from pag_inverse.solvers.ddim import DDIMSolver, noise_sigma
+from pag_inverse.solvers.posterior import DDIMSolver, noise_sigma
 
 
 @settings
@@ -34,8 +34,6 @@ class PiGDM(DDIMSolver):
     variance: Annotated[Positive, Field(description="v of r^2 = v sbar^2 / (v + sbar^2)")] = 1.0
 
     default_prior: ClassVar[str] = "pixel"
-    pixel_only: ClassVar[bool] = True
-    linear_only: ClassVar[bool] = True
 
     def step(
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
@@ -48,7 +46,7 @@ class PiGDM(DDIMSolver):
             eps = model(x_t, int(schedule.timesteps[i]))  # 1: plain, perturbed, guided
             x0 = schedule.predict_x0(x_t, eps.unguided, i)
         x0_guided = schedule.predict_x0(x_t.detach(), eps.guided, i)
-        met = x0.detach() if self.data_x0 == "unguided" else x0_guided  # 2: this one meets the measurement
+        met = self.met(x0, x0_guided)  # 2: only this one meets the measurement
         u = operator.solve(problem.y - operator.forward(met), noise_sigma(problem) ** 2 / r2)  # 3
         correction = operator.adjoint(u)
         if self.jacobian:  # 4

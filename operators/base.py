@@ -14,7 +14,7 @@ from torch import Tensor
 
 from operators.conjugate_gradients import conjugate_gradients
 from operators.copies import Copyable, no_inference_mode
-from operators.validation import Shape, check_choice, check_shape, validated
+from operators.validation import Shape, check_choice, check_shape, short, validated
 
 __all__ = ["PROJECTIONS", "Operator", "Projection", "Shape"]
 
@@ -103,32 +103,41 @@ class Operator(Copyable, abc.ABC):
         `rho` is 0 or more, one number or (B,). The base class uses conjugate gradients: an image is finished where
         ||r - (A A* + rho) u|| <= tolerance ||r||, or after `iterations`; `start` is the first u. A subclass with a
         closed form ignores these three, and with rho = 0 gives the pseudo-inverse of A A*.
-        ValueError where the shape or the batch does not fit, rho is negative, or A is not linear.
+        ValueError where the shape or the batch does not fit, rho is negative, infinite or NaN, or A is not linear.
         """
         self._check(r, self.out_shape, "measurements")
         if not self.linear:
             raise ValueError(f"{type(self).__name__} is not linear: it has no solve")
-        precise = r.to(torch.promote_types(r.dtype, torch.float32))
+        if start is not None and start.shape != r.shape:
+            raise ValueError(
+                f"start of shape {tuple(start.shape)}; it must be that of the measurements {tuple(r.shape)}"
+            )
+        precise = _precise(r)
         damping = torch.as_tensor(rho, dtype=precise.dtype, device=r.device).reshape(-1, 1, 1, 1)
-        if len(damping) not in (1, len(r)) or not bool((damping >= 0).all()):
-            raise ValueError(f"rho is {rho}; it must be one number, 0 or more, or one for each of {len(r)} images")
+        if len(damping) not in (1, len(r)) or not bool(((damping >= 0) & damping.isfinite()).all()):
+            allowed = f"one finite number, 0 or more, or one for each of {len(r)} images"
+            raise ValueError(f"rho is {short(rho)}; it must be {allowed}")
         with no_inference_mode():
             first = None if start is None else start.to(precise)
             return self._solve(precise, damping, first, tolerance, iterations).to(r.dtype)
 
+    @torch.no_grad()
     def pinv(self, y: Tensor, rho: Tensor | float = 0.0) -> Tensor:
         """A* (A A* + rho)^-1 y, the pseudo-inverse, by Tikhonov where rho > 0: (B, *out_shape) -> (B, *in_shape).
 
-        Without a closed form, rho = 0 is the last iterate of `solve`. ValueError as in `solve`.
+        A tensor like y, without a graph. Without a closed form, rho = 0 is the last iterate of `solve`, and far from
+        the pseudo-inverse where y holds noise that A cannot give: take rho > 0. ValueError as in `solve`.
         """
-        return self.adjoint(self.solve(y, rho))
+        return self.adjoint(self.solve(_precise(y), rho)).to(y.dtype)
 
+    @torch.no_grad()
     def prox(self, x: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
-        """argmin_z ||y - A z||^2 + rho ||z - x||^2 = x + A* (A A* + rho)^-1 (y - A x), a tensor like x.
+        """argmin_z ||y - A z||^2 + rho ||z - x||^2 = x + A* (A A* + rho)^-1 (y - A x), (B, *in_shape).
 
-        ValueError as in `solve`.
+        A tensor like x, without a graph. ValueError as in `solve`.
         """
-        return x + self.adjoint(self.solve(y - self.forward(x), rho))
+        precise = _precise(x)
+        return (precise + self.adjoint(self.solve(y - self.forward(precise), rho))).to(x.dtype)
 
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.
@@ -208,3 +217,8 @@ class Operator(Copyable, abc.ABC):
                     f"{name}: a batch of {len(images)} {what}, but it was built for {count}; "
                     "use select() for some of them"
                 )
+
+
+def _precise(images: Tensor) -> Tensor:
+    """In float32 where they are in half precision: u = r / rho may lie beyond the range of float16."""
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Separable", "divided"]
+__all__ = ["Separable", "divided", "is_rank_one", "nearest_lines"]
 
-NULL = 1e-10  # an eigenvalue below this share of the largest one is 0
+NULL = 1e-10  # without damping, an eigenvalue of A A* below this share of the largest one is 0
+RANK_ONE = 1e-7  # a matrix whose second singular value is below this share of the first has rank 1; float32 gives 2e-8
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Separable:
         return cls(row_vectors[:, None], column_vectors[:, None], values[:, None])
 
     def solve(self, r: Tensor, rho: Tensor) -> Tensor:
-        """(A A* + rho)^-1 r; where both are 0, the pseudo-inverse."""
-        rows, columns = self.rows.to(r), self.columns.to(r)
-        largest = self.values.amax(dim=(-2, -1), keepdim=True)
-        values = torch.where(self.values > NULL * largest, self.values, 0.0).to(r)
+        """(A A* + rho)^-1 r; where rho is 0, the pseudo-inverse."""
+        rows, columns, values = self.rows.to(r), self.columns.to(r), self.values.to(r)
+        null = NULL * values.amax(dim=(-2, -1), keepdim=True)
+        values = torch.where((rho > 0) | (values > null), values, 0.0)
         result: Tensor = rows @ divided(rows.mT @ r @ columns, values + rho) @ columns.mT
         return result
 
@@ -43,3 +44,16 @@ class Separable:
 def divided(r: Tensor, by: Tensor) -> Tensor:
     """r / by, 0 where `by` is 0."""
     return torch.where(by > 0, r / torch.where(by > 0, by, 1.0), 0.0)
+
+
+def is_rank_one(matrices: Tensor) -> Tensor:
+    """Of each matrix (B, m, n) whether it is a column times a row."""
+    values = torch.linalg.svdvals(matrices)
+    return (values[:, 1:] <= RANK_ONE * values[:, :1]).all(dim=1)
+
+
+def nearest_lines(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each matrix (B, m, n) the column (B, m) and the row (B, n) whose product is nearest to it."""
+    columns, values, rows = torch.linalg.svd(matrices, full_matrices=False)
+    root = values[:, :1].sqrt()
+    return columns[..., 0] * root, rows[:, 0] * root

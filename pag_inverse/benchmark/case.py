@@ -11,7 +11,6 @@ ARCHITECTURES = {
     "sd15-architecture": "sd15",
 }
 EMBEDDED = ("pixel", "latent")
-KINDS = {"adm": "pixel", "pixel": "pixel", "latent": "latent", "stable_diffusion": "latent"}  # of a prior's family
 DATASET = "ffhq"  # whose rows a prior takes that has none of its own
 
 

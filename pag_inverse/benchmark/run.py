@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, KINDS, Case
+from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, Case
 from pag_inverse.benchmark.reference import has_reference
 from pag_inverse.benchmark.table import curve, summary, table
 from pag_inverse.data.files import write_whole
@@ -111,7 +111,7 @@ def cases(request: BenchmarkRequest) -> Iterator[Case]:
         check_choice("prior", name, [*EMBEDDED, *ARCHITECTURES])
     for name, batch, precision in itertools.product(request.priors, request.batches, request.precisions):
         config = load_prior_config(ARCHITECTURES.get(name, name))
-        solver = default_solver(KINDS[config.family])
+        solver = default_solver(config.kind)
         for size in request.sizes or (config.image_size,):
             yield Case(
                 prior=name,

@@ -1,13 +1,16 @@
-"""Compare the embedded priors with classical restoration: every task and solver, with PAG and without.
+"""Compare solvers with the embedded priors and with classical restoration: every task, with PAG and without.
 
 Beside them stands what bounds them: the autoencoder's round trip, and one step of the pixel prior as a denoiser.
-Classical methods are tuned on training pictures first. A restoration is made once, unless what it is made of has
-changed: prior, row or picture. The page is written anew each time.
+Classical methods are tuned on training pictures first. One sample of every method comes before the further ones, and
+what takes few passes of the networks comes first: --page-only writes the page of what is there. A restoration is made
+once, unless what it is made of has changed: prior, row or picture. The pages comparison.html and comparison.md are
+written anew each time. torchrun shares the restorations between several processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +19,8 @@ from pag_inverse.settings import PRECISIONS, TASKS, validated
 
 EXAMPLES = """examples:
   python scripts/compare.py --data test_pictures --training training_pictures --output runs/comparison
-  python scripts/compare.py --data faces --training photographs --output runs/faces --samples 4 --tasks gaussian_deblur
+  python scripts/compare.py --data faces --training photographs --output runs/faces --samples 8 --tasks gaussian_deblur
+  torchrun --standalone --nproc-per-node 2 scripts/compare.py --data faces --training photographs --output runs/faces
 """
 
 
@@ -28,10 +32,9 @@ def parser() -> Parser:
     p.add_argument("--output", type=path, required=True)
     p.add_argument("--tasks", nargs="+", choices=TASKS, help="by default all")
     p.add_argument("--solvers", nargs="+", help="solvers by name; by default all")
-    p.add_argument("--samples", type=int, default=16, help="of the methods in --many")
-    p.add_argument(
-        "--many", nargs="+", metavar="SOLVER[_pag]", help="methods with several samples; by default the first"
-    )
+    p.add_argument("--samples", type=int, default=4, help="of the methods in --many")
+    p.add_argument("--many", nargs="+", metavar="SOLVER[_pag]", help="methods with several samples; by default all")
+    p.add_argument("--reference", metavar="SOLVER[_pag]", help="the method that all others are compared with")
     p.add_argument("--sigmas", type=float, nargs="*", help="of the denoising, on [-1, 1]; by default 0.1 to 2")
     p.add_argument("--tuning-pictures", type=int, default=6)
     p.add_argument("--size", type=int, default=256, help="a smaller side is cut out of 256")
@@ -46,15 +49,19 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Restore what is missing, then write the page."""
-    return run("compare", parser(), argv, act)
+    from pag_inverse.runtime.processes import exit_status
+
+    return exit_status(run("compare", parser(), argv, act))
 
 
 def act(args: argparse.Namespace) -> int:
     """Do what the arguments say."""
     from pag_inverse.experiments.comparison import ComparisonRequest, compare
+    from pag_inverse.runtime.processes import Processes
 
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(args).items()}
-    return compare(validated(ComparisonRequest, {name: value for name, value in given.items() if value is not None}))
+    request = validated(ComparisonRequest, {name: value for name, value in given.items() if value is not None})
+    return compare(request, Processes.of(os.environ))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,17 @@ from pag_inverse.cli.arguments import (
     solve_settings,
     task_help,
 )
-from pag_inverse.settings import TASKS, SolveRequest, validated
+from pag_inverse.settings import AUTO, TASKS, SolveRequest, validated
 
 EXAMPLES = """examples:
   one bundled photograph, motion-blurred and restored with the embedded latent prior:
     python scripts/solve.py --task motion_deblur --solver psld --pag 5.0
+  the same with the solver that the task recommends:
+    python scripts/solve.py --task motion_deblur
   a folder of pictures, 8 times too small, in 30 steps:
-    python scripts/solve.py --task super_resolution --solver dps --input pictures --speed draft
+    python scripts/solve.py --task super_resolution --input pictures --speed draft
   a measurement of your own, blurred by a known kernel (a point spread function), four samples:
-    python scripts/solve.py --task motion_deblur --solver dps --measurement blurred.png --kernel kernel.npy \\
-        --sigma 0.02 --samples 4
+    python scripts/solve.py --task motion_deblur --measurement blurred.png --kernel kernel.npy --sigma 0.02 --samples 4
 """
 
 
@@ -36,7 +37,9 @@ def parser() -> Parser:
     p = Parser("solve", __doc__, EXAMPLES)
     what = p.add_argument_group("what to solve")
     what.add_argument("--task", help=task_help())
-    what.add_argument("--solver", help="a solver by name; --set help lists them with their options")
+    what.add_argument(
+        "--solver", default=AUTO, help="by name (--set help lists them); by default auto: the task's for the prior"
+    )
     what.add_argument("--dataset", metavar="ROWS", help="whose row of the tables: ffhq, imagenet, natural, ...")
     what.add_argument("--input", type=path, metavar="FILE|DIR", help="pictures to degrade and restore")
     what.add_argument("--measurement", type=path, metavar="FILE", help="a measurement of your own (picture or .npy)")
@@ -69,14 +72,11 @@ def act(args: argparse.Namespace) -> int:
 
         return list_options()
     if args.list_layers:
-        from pag_inverse.solvers import SOLVERS
-
         used = ("task", "solver", "prior", "weights_dir", "download", "prior_config", "prediction", "device")
         check_used(args, parser(), "list_layers", used)
-        args.task, args.solver = args.task or TASKS[0], args.solver or next(iter(SOLVERS))
-    for name in ("task", "solver"):
-        if getattr(args, name) is None:
-            raise ValueError(f"--{name} is needed; --help lists the flags, --set help the solvers")
+        args.task = args.task or TASKS[0]
+    if args.task is None:
+        raise ValueError("--task is needed; --help lists the tasks and the flags")
     request = request_of(args)
     from pag_inverse.restoration import run as command  # torch comes in here, after the arguments were found good
 

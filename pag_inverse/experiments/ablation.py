@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from torch import Tensor
 from tqdm import tqdm
 
-from operators import Draw
 from pag_inverse.experiments import trials
+from pag_inverse.experiments.counting import Passes, counted_model
 from pag_inverse.experiments.entries import AblationEntry
 from pag_inverse.experiments.methods import Method, digest, training_pictures
 from pag_inverse.experiments.trials import Trial
-from pag_inverse.guidance import GuidedEps, GuidedModel, PerturbedAttentionGuidance
 from pag_inverse.metrics.statistics import estimate, paired_difference
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -221,7 +219,8 @@ def measure(
     for first in range(0, len(left), batch_size):
         part = trial.select(left[first : first + batch_size])
         method = variant.method
-        model = CountedModel(prior, method.guidance())
+        passes = Passes()
+        model = counted_model(prior, method.guidance(), passes)
         with tqdm(total=method.steps, unit="step", leave=False, desc=variant.name, disable=None) as bar:
             found = trials.restore_samples(part, model, method.solver, method.steps, 1, tick=bar.update)
         scores = trials.scores(part, found.samples[0].float())
@@ -234,39 +233,10 @@ def measure(
                 "residual": float(found.residuals[0, b]),
                 "seconds": found.seconds,
                 "cpu_seconds": found.cpu_seconds,
-                "passes": sum(model.passes),
+                "passes": passes.total,
                 **({"error": f"{variant.name}, {name}: {found.failed[b]}"} if b in found.failed else {}),
             }
             store.finish(keys[name], entry)
-
-
-@dataclass(frozen=True)
-class CountedModel(GuidedModel):
-    """A model that counts the passes of its networks: a backward pass is one more."""
-
-    passes: list[int] = field(default_factory=list)
-
-    def __call__(self, z: Tensor, t: int) -> GuidedEps:
-        found = super().__call__(z, t)
-        self.passes.append(1 + found.unguided.requires_grad + self._is_perturbed(t))
-        return found
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self._counted(super().decode(z))
-
-    def encode(self, x: Tensor, draw: Draw | None = None) -> Tensor:
-        return self._counted(super().encode(x, draw))
-
-    def _is_perturbed(self, t: int) -> bool:
-        if not isinstance(self.guidance, PerturbedAttentionGuidance):
-            return False
-        low, high = self.guidance.interval
-        return low <= t / T <= high
-
-    def _counted(self, output: Tensor) -> Tensor:
-        if len(self.prior.NETWORKS) > 1:  # a prior on pixels has no autoencoder
-            self.passes.append(1 + output.requires_grad)
-        return output
 
 
 def table(variants: Sequence[Variant], found: Mapping[str, Mapping[str, Entry]]) -> str:

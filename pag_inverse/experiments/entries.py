@@ -40,6 +40,9 @@ class JobEntry(ItemEntry):
     ssim: Number = None
     sharpness: Number = None
     residual: Number = None
+    passes: dict[str, int] | None = None
+    seconds: Number = None
+    cpu_seconds: Number = None
 
     @model_validator(mode="after")
     def _complete(self) -> JobEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from pag_inverse.experiments.entries import DistanceLine, JobEntry
 from pag_inverse.experiments.methods import digest
 from pag_inverse.experiments.trials import score
 from pag_inverse.metrics.perceptual import Lpips
-from pag_inverse.reports.comparison import comparison_page
+from pag_inverse.reports.comparison import comparison_page, sections_of
+from pag_inverse.reports.comparison_summary import comparison_markdown
 from pag_inverse.reports.contents import ComparisonReport, Restoration
 from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.run_store import RunStore
@@ -26,14 +28,14 @@ KIND = "comparison"
 
 @dataclass(frozen=True)
 class Made:
-    """A restoration (3, H, W) in [-1, 1], its residual over sigma sqrt(m), and its seconds where they count.
+    """A restoration (3, H, W) in [-1, 1], its residual over sigma sqrt(m), and the passes of networks it took.
 
     `error` says why it failed; then the image is not meaningful.
     """
 
     image: Tensor
     residual: float
-    seconds: float | None = None
+    passes: Mapping[str, int] | None = None
     error: str | None = None
 
 
@@ -63,8 +65,10 @@ class Job:
 class JobStore:
     """The folder of a comparison: a PNG and an entry for each restoration, the truths, and tuned strengths."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.run = RunStore(folder, kind=KIND, settings=settings, item="restoration", entry=JobEntry)
+    def __init__(self, folder: Path, settings: Mapping[str, Any], rank: int = 0, world: int = 1) -> None:
+        self.run = RunStore(
+            folder, kind=KIND, settings=settings, rank=rank, world=world, item="restoration", entry=JobEntry
+        )
 
     def make(self, jobs: Sequence[Job]) -> None:
         """Make what is not there, with a bar where steps count."""
@@ -73,7 +77,9 @@ class JobStore:
         total = sum(job.steps for job in left)
         with tqdm(total=total, unit="step", disable=True if total == 0 else None) as bar:
             for job in left:
-                self._add(job, job.make())
+                begun, cpu_begun = time.monotonic(), time.process_time()
+                made = job.make()
+                self._add(job, made, time.monotonic() - begun, time.process_time() - cpu_begun)
                 bar.update(job.steps)
 
     def strength(self, name: str, made_of: Any, allowed: Sequence[Any], tune: Callable[[], Any] | None) -> Any:
@@ -89,8 +95,16 @@ class JobStore:
             raise KeyError(key)
         return entry["strength"]
 
-    def write_page(self, jobs: Iterable[Job], tuned: Mapping[str, Any], lpips: Lpips | None, about_lpips: str) -> Path:
-        """Write `comparison.html` from those jobs that are made and whole; its path."""
+    def write_page(
+        self,
+        jobs: Iterable[Job],
+        tuned: Mapping[str, Any],
+        lpips: Lpips | None,
+        about_lpips: str,
+        notes: Sequence[str],
+        reference: str,
+    ) -> Path:
+        """Write `comparison.html` and `comparison.md` from those jobs that are made and whole; the former's path."""
         jobs, entries = list(jobs), self.run.entries()
         finished = self.run.survey([job.key for job in jobs]).finished
         made = [(job, entries[job.key]) for job in jobs if job.key in finished]
@@ -99,10 +113,12 @@ class JobStore:
         for job, entry in made:
             tasks.setdefault(job.task, []).append(self._restoration(job, entry, distances))
         truths = {job.picture: self.run.path(entry, "truth") for job, entry in made}
-        settings = self.run.settings
-        report = ComparisonReport(settings["size"], settings["seed"], truths, tasks, tuned, about_lpips)
+        size, seed = self.run.settings["size"], self.run.settings["seed"]
+        report = ComparisonReport(size, seed, truths, tasks, tuned, about_lpips, notes, reference)
+        sections = sections_of(report, lpips)
         page = self.run.folder / "comparison.html"
-        write_whole(page, comparison_page(report, lpips).encode(errors="backslashreplace"))
+        write_whole(page, comparison_page(report, sections).encode(errors="backslashreplace"))
+        write_whole(page.with_suffix(".md"), comparison_markdown(report, sections).encode(errors="backslashreplace"))
         return page
 
     def failures(self, jobs: Sequence[Job]) -> list[str]:
@@ -114,7 +130,7 @@ class JobStore:
         """The longest names that it gives to the files of these pictures."""
         return [f"images/{'x' * 60}_{name}.png" for name in pictures]
 
-    def _add(self, job: Job, made: Made) -> None:
+    def _add(self, job: Job, made: Made, seconds: float, cpu_seconds: float) -> None:
         if made.error:
             self.run.finish(job.key, {"error": made.error})
             return
@@ -131,7 +147,9 @@ class JobStore:
             "made_of": job.made_of,
             **score(made.image, job.truth),
             "residual": made.residual,
-            "seconds": made.seconds,
+            "passes": made.passes,
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
         }
         self.run.finish(job.key, entry, files)
 
@@ -153,4 +171,6 @@ class JobStore:
         scores = {name: float("nan") if entry[name] is None else entry[name] for name in names}
         if job.key in distances:
             scores["lpips"] = distances[job.key]
-        return Restoration(job.method, job.picture, job.sample, scores, self.run.path(entry, "restoration"))
+        costs = {name: entry[name] for name in ("seconds", "cpu_seconds") if entry.get(name) is not None}
+        file = self.run.path(entry, "restoration")
+        return Restoration(job.method, job.picture, job.sample, scores, file, entry.get("passes") or {}, costs)

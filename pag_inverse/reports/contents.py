@@ -55,20 +55,27 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class Restoration:
-    """One restoration of a comparison: `scores` by name (psnr, ssim, sharpness, residual, lpips where known)."""
+    """One restoration of a comparison: `scores` by name (psnr, ssim, sharpness, residual, lpips where known).
+
+    `passes` are those of the networks by kind: `forward`, `backward`, `autoencoder_forward`, `autoencoder_backward`.
+    `costs`, where known, are its `seconds` and `cpu_seconds`: the latter of all cores together.
+    """
 
     method: str
     picture: str
     sample: int
     scores: Mapping[str, float]
     file: Path
+    passes: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ComparisonReport:
     """The restorations of a comparison, by task, with the truth (a PNG) of each picture.
 
-    `tuned` holds what was tuned of a classical method, by `task.method`; `about_lpips` is a sentence of the page.
+    `tuned` holds what was tuned of a classical method, by `task.method`; `about_lpips` and `notes` are sentences of the
+    page. `reference` is the method that all others are compared with, where it is there.
     """
 
     size: int
@@ -77,3 +84,5 @@ class ComparisonReport:
     tasks: Mapping[str, Sequence[Restoration]]
     tuned: Mapping[str, Any] = field(default_factory=dict)
     about_lpips: str = ""
+    notes: Sequence[str] = ()
+    reference: str = ""

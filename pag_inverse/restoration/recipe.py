@@ -15,7 +15,7 @@ from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate
-from pag_inverse.restoration.request import SolveRequest, load_request, prior_name
+from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
 from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
@@ -131,6 +131,7 @@ class Recipe:
 
 def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     """Make the objects that a request names; its prior is loaded unless it is given. ValueError: what does not fit."""
+    request = resolve_solver(request)
     task, row = load_request(request)
     own, noise = OwnArrays.read(request), _noise(request, task)
     if prior is None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from operators import Inpainting, check_settings, operator_class
-from pag_inverse.priors.checkpoints.picture_side import picture_side
+from pag_inverse.priors.checkpoints.picture_side import picture_side, prior_kind
 from pag_inverse.settings import (
+    AUTO,
     FURTHER_OPTIONS,
     PRIORS,
     Hyperparameters,
@@ -18,16 +19,38 @@ from pag_inverse.settings import (
     TaskConfig,
     load_prior_config,
     load_task,
+    recommended_solver,
 )
 from pag_inverse.settings.files import check_file
-from pag_inverse.solvers import solver_class
+from pag_inverse.solvers import default_solver, option_names, solver_class
 
-__all__ = ["FURTHER_OPTIONS", "SolveRequest", "check_request", "load_request", "prior_name"]
+__all__ = ["FURTHER_OPTIONS", "SolveRequest", "check_request", "load_request", "prior_name", "resolve_solver"]
+
+DEFAULT_PRIOR = "pixel"  # where neither a prior nor a solver is named
 
 
 def prior_name(request: SolveRequest) -> str:
     """The prior that is named, or the solver's own."""
-    return request.prior or solver_class(request.solver).default_prior
+    return request.prior or (DEFAULT_PRIOR if request.solver == AUTO else solver_class(request.solver).default_prior)
+
+
+def resolve_solver(request: SolveRequest) -> SolveRequest:
+    """The request with its solver and prior named where the solver is auto.
+
+    It is the one that the task recommends for the kind of prior, where the rows that go with the prior have it; else
+    the one of the paper. ValueError: an unknown task, a faulty file, or an option that this solver does not have.
+    """
+    if request.solver != AUTO:
+        return request
+    prior, dataset = prior_name(request), _dataset_of_prior(request)
+    kind = prior_kind(prior)
+    solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0) or default_solver(kind)
+    for name in request.options:
+        if name not in option_names(solver):
+            raise ValueError(
+                f"{name} is no option of {solver}, the solver of this task and prior; name another with --solver"
+            )
+    return replace(request, solver=solver, prior=prior)
 
 
 def check_request(request: SolveRequest) -> None:
@@ -88,11 +111,9 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
 
 def _dataset(request: SolveRequest) -> str | None:
     """Whose rows of the tables: named, or those that go with an embedded prior."""
-    if request.dataset is not None:
-        return request.dataset
-    prior = prior_name(request)
-    if prior in PRIORS and (found := load_prior_config(prior).dataset) is not None:
+    if (found := _dataset_of_prior(request)) is not None:
         return found
+    prior = prior_name(request)
     sizes = solver_class(request.solver).STEP_SIZES
     missing = [f"--set {name}=..." for name in sizes if name not in request.options]
     if request.pag is None:
@@ -103,6 +124,14 @@ def _dataset(request: SolveRequest) -> str | None:
             f"{', '.join(missing)}"
         )
     return None
+
+
+def _dataset_of_prior(request: SolveRequest) -> str | None:
+    """The dataset that is named, or the one that goes with a known prior."""
+    if request.dataset is not None:
+        return request.dataset
+    prior = prior_name(request)
+    return load_prior_config(prior).dataset if prior in PRIORS else None
 
 
 def _row(request: SolveRequest, task: TaskConfig) -> Hyperparameters:

@@ -14,13 +14,24 @@ from torch import Tensor
 from operators import GaussianNoise, Noise, NoNoise, Operator, make_noise, make_operator, operator_class
 from operators.validation import check_shape, short
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
-from pag_inverse.priors import Prior, load_prior
+from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.problem import InverseProblem, simulate
-from pag_inverse.restoration.kinds import Kind, read_kind
+from pag_inverse.restoration.kinds import Kind as PictureKind
+from pag_inverse.restoration.kinds import read_kind
 from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
+from pag_inverse.restoration.request import DEFAULT_PRIOR
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
-from pag_inverse.settings import TASKS, Hyperparameters, TaskConfig, check_whole, load_task
-from pag_inverse.solvers import SOLVERS, Solver, make_solver, option_names
+from pag_inverse.settings import (
+    AUTO,
+    TASKS,
+    Hyperparameters,
+    Kind,
+    TaskConfig,
+    check_whole,
+    load_task,
+    recommended_solver,
+)
+from pag_inverse.solvers import SOLVERS, Solver, default_solver, option_names, solver_class
 from pag_inverse.solvers.step_sizes import settle
 
 ROWS = "natural"  # of the embedded priors; also those of a prior whose data set is not known
@@ -46,7 +57,7 @@ class RestorationOutput:
     failed: dict[tuple[int, int], int]
     problem: InverseProblem
     stopped: bool
-    kind: Kind
+    kind: PictureKind
 
     @property
     def images(self) -> Any:
@@ -92,11 +103,12 @@ def restore(
     The result has `images` (the first sample of each picture), `x` (all samples), `mean`, `std`, `residuals`, `failed`
     and `problem` (what was solved): see `RestorationOutput`.
 
-    prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object, by default
-    DPS. guidance: by default PAG with the row's scale and layers where the prior has those layers, no
-    guidance where it has not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default
-    "0", "1", ... `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and
-    `residual`. Returning True stops the run.
+    prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object; by default,
+    or as "auto", the one that the task recommends for the prior (with `operator`, the task that is most like it).
+    guidance: by default PAG with the row's scale and layers where the prior has those layers, no guidance where it has
+    not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default "0", "1", ...
+    `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
+    Returning True stops the run.
     ValueError: what does not fit.
 
     >>> import numpy as np
@@ -115,14 +127,18 @@ def restore(
             )
     check_whole("num_samples", num_samples, minimum=1)
     check_whole("seed", seed)
-    name = solver if isinstance(solver, str) else next(iter(SOLVERS))
-    kind_of_solver = type(solver) if isinstance(solver, Solver) else type(make_solver(name, {}))
-    prior = load_prior(prior if prior is not None else kind_of_solver.default_prior)
+    named = solver if solver is not None and solver != AUTO else None
+    kind_of_solver = solver_class(named) if isinstance(named, str) else type(named) if named is not None else None
+    prior = load_prior(
+        prior if prior is not None else kind_of_solver.default_prior if kind_of_solver else DEFAULT_PRIOR
+    )
     problem, kind, names = _problem(image_or_problem, task, operator, sigma, names, seed, prior)
     problem = problem.to(prior.device)
-    _, height, width = problem.operator.in_shape
-    row = _row(task, problem, prior, name, kind_of_solver, guidance is None)
+    wanted = task if task is not None else _task_like(problem.operator)
+    name = _solver_name(named, wanted, problem, prior, pag=guidance is None)
+    row = _row(wanted, problem, prior, name, pag=guidance is None)
     if not isinstance(solver, Solver):
+        _, height, width = problem.operator.in_shape
         given = {"renoise_prediction": False} if problem.noise.sigma == 0 else {}
         given = {key: value for key, value in given.items() if key in option_names(name)}
         settled = settle(name, row, prior, math.sqrt(height * width), given=given)
@@ -146,7 +162,7 @@ def _problem(
     names: Sequence[str] | None,
     seed: int,
     prior: Prior,
-) -> tuple[InverseProblem, Kind, Sequence[str]]:
+) -> tuple[InverseProblem, PictureKind, Sequence[str]]:
     if sum(choice is not None for choice in (task, operator)) + isinstance(given, InverseProblem) != 1:
         raise ValueError(
             "give one of three: an InverseProblem; a measurement with operator=...; a clean picture with task=..."
@@ -154,14 +170,14 @@ def _problem(
     if isinstance(given, InverseProblem):
         if sigma is not None:
             raise ValueError("sigma goes with a measurement; an InverseProblem has its noise")
-        return given, Kind.tensors(), _names(names, len(given))
+        return given, PictureKind.tensors(), _names(names, len(given))
     x, kind = read_kind(given)
     names = _names(names, len(x))
     if operator is not None:
         known: Noise = NoNoise() if sigma is None else GaussianNoise(sigma)
         return InverseProblem(x * operator.observation_mask(x), operator, known), kind, names
     prior.state_shape(tuple(x.shape[1:]))  # before anything is drawn for pictures that cannot be restored
-    config = load_task(task or "", None, next(iter(SOLVERS)), image_size=int(min(x.shape[2:])), pag=False)
+    config = load_task(task or "", None, AUTO, image_size=int(min(x.shape[2:])), pag=False)
     rngs = [operator_rng(seed, name) for name in names]
     made = make_operator(config.operator.name, check_shape(x.shape[1:]), config.operator.settings, rngs)
     level = config.sigma if sigma is None else sigma
@@ -177,22 +193,28 @@ def _names(names: Sequence[str] | None, count: int) -> Sequence[str]:
     return names
 
 
-def _row(
-    task: str | Path | None,
-    problem: InverseProblem,
-    prior: Prior,
-    name: str,
-    kind: type[Solver],
-    pag: bool,
-) -> Hyperparameters:
-    """The row of the tables for this problem and prior: of the task that is named, or of one with such an operator."""
-    name = next((known for known, found in SOLVERS.items() if found is kind), name)
-    wanted = task if task is not None else _task_like(problem.operator)
+def _solver_name(
+    given: str | Solver | None, task: str | Path, problem: InverseProblem, prior: Prior, *, pag: bool
+) -> str:
+    """The name that is given, or that of an object's class; else the task's for this prior, or else the paper's."""
+    if isinstance(given, str):
+        return given
+    kind: Kind = "latent" if isinstance(prior, LatentPrior) else "pixel"
+    if given is not None:
+        return next((known for known, found in SOLVERS.items() if found is type(given)), default_solver(kind))
+    name = recommended_solver(task, kind, prior.dataset or ROWS, pag=pag)
+    if name is None or (solver_class(name).linear_only and not problem.operator.linear):
+        return default_solver(kind)
+    return name
+
+
+def _row(task: str | Path, problem: InverseProblem, prior: Prior, name: str, *, pag: bool) -> Hyperparameters:
+    """The task's row for this solver and prior; without step sizes where there is none."""
     for dataset in (prior.dataset, ROWS):
         if dataset is None:
             continue
         try:
-            config = load_task(wanted, dataset, name, image_size=int(min(problem.operator.in_shape[1:])), pag=pag)
+            config = load_task(task, dataset, name, image_size=int(min(problem.operator.in_shape[1:])), pag=pag)
         except ValueError:
             continue
         assert config.hyperparameters is not None
@@ -202,9 +224,7 @@ def _row(
 
 def _task_like(operator: Operator) -> str:
     """The task whose operator is of the same class, or of a class that is most like it."""
-    configs: list[TaskConfig] = [
-        load_task(task, None, next(iter(SOLVERS)), image_size=256, pag=False) for task in TASKS
-    ]
+    configs: list[TaskConfig] = [load_task(task, None, AUTO, image_size=256, pag=False) for task in TASKS]
     for base in type(operator).__mro__:
         for config in configs:
             if base in operator_class(config.operator.name).__mro__ and base not in Operator.__mro__:
@@ -220,7 +240,7 @@ def _guidance(row: Hyperparameters, prior: Prior) -> Guidance:
     return NoGuidance()
 
 
-def _output(results: Sequence[ChainResult], problem: InverseProblem, kind: Kind) -> RestorationOutput:
+def _output(results: Sequence[ChainResult], problem: InverseProblem, kind: PictureKind) -> RestorationOutput:
     failed = {(b, s): step for s, result in enumerate(results) for b, step in result.failed.items()}
     x = torch.stack([result.x.float() for result in results], dim=1)
     for b, s in failed:

@@ -13,7 +13,13 @@ from tqdm import tqdm
 from pag_inverse.data.images import list_images
 from pag_inverse.restoration.batches import choose_batch_size, first_step, restore_all
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
-from pag_inverse.restoration.request import FURTHER_OPTIONS, SolveRequest, check_request, prior_name
+from pag_inverse.restoration.request import (
+    FURTHER_OPTIONS,
+    SolveRequest,
+    check_request,
+    prior_name,
+    resolve_solver,
+)
 from pag_inverse.restoration.subjects import Subject, read_subjects
 from pag_inverse.restoration.writing import SolveEntry, write
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -29,6 +35,7 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
 
     `inputs` None is the bundled photograph. Nothing is written before everything that can be checked was checked.
     """
+    request = resolve_solver(request)
     folder = output or Path("results") / f"{Path(request.task).stem}_{request.solver}"
     given = (inputs, request.measurement, request.mask, request.kernel)
     check_writable(folder)
@@ -165,6 +172,7 @@ def seconds_of_step(recipe: Recipe, subject: Subject) -> float:
 
 def list_layers(request: SolveRequest) -> int:
     """Print the self-attention layers of a prior in the checkpoint's words and in diffusers'."""
+    request = resolve_solver(request)
     check_request(request)
     prior = request_prior(request)
     rows = [("checkpoint", "diffusers"), *((layer.checkpoint, layer.diffusers) for layer in prior.layers())]

@@ -15,13 +15,22 @@ from operators.validation import (
     settings,
     validated,
 )
-from pag_inverse.settings.names import PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
-from pag_inverse.settings.prior import PRIORS, BetaConfig, PriorConfig, load_prior_config
+from pag_inverse.settings.names import AUTO, PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
+from pag_inverse.settings.prior import PRIORS, BetaConfig, Kind, PriorConfig, load_prior_config
 from pag_inverse.settings.reader import read_yaml
 from pag_inverse.settings.request import FURTHER_OPTIONS, SolveRequest
-from pag_inverse.settings.task import TASKS, Hyperparameters, OperatorConfig, TaskConfig, load_task
+from pag_inverse.settings.task import (
+    TASKS,
+    Hyperparameters,
+    OperatorConfig,
+    TaskConfig,
+    has_row,
+    load_task,
+    recommended_solver,
+)
 
 __all__ = [
+    "AUTO",
     "FURTHER_OPTIONS",
     "PRECISIONS",
     "PREDICTIONS",
@@ -33,6 +42,7 @@ __all__ = [
     "Count",
     "Hyperparameters",
     "Interval",
+    "Kind",
     "Names",
     "NonNegative",
     "OperatorConfig",
@@ -46,9 +56,11 @@ __all__ = [
     "check_number",
     "check_whole",
     "field_lines",
+    "has_row",
     "load_prior_config",
     "load_task",
     "read_yaml",
+    "recommended_solver",
     "settings",
     "validated",
 ]

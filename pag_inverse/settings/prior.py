@@ -11,6 +11,7 @@ from operators.validation import Count, NonNegative, Unit, settings
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 
 Family = Literal["adm", "pixel", "latent", "stable_diffusion"]
+Kind = Literal["pixel", "latent"]  # what the state of a prior is: the image, or its latent
 PRIORS = shipped_names("priors")
 
 
@@ -44,6 +45,11 @@ class PriorConfig:
     head_channels: Count | None
     licence: str
     source: str
+
+    @property
+    def kind(self) -> Kind:
+        """Whether its state is the image or a latent."""
+        return "latent" if self.family in ("latent", "stable_diffusion") else "pixel"
 
 
 class _Hub(FileModel):

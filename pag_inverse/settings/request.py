@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from operators.validation import Interval, Names, NonNegative, Sigma, settings
-from pag_inverse.settings.names import TRAINING_STEPS
+from pag_inverse.settings.names import AUTO, TRAINING_STEPS
 
 
 def _check_device(name: str) -> str:
@@ -32,11 +32,12 @@ def described(text: str) -> Any:
 class SolveRequest:
     """Everything that a run of `solve` is set to; None is the task's, the row's or the prior's own.
 
-    `options` are the solver's own, in place of the row's; `batch_size` None is as many images as fit.
+    `solver` auto is the one that the task recommends for the prior. `options` are the solver's own, in place of the
+    row's; `batch_size` None is as many images as fit.
     """
 
     task: str
-    solver: str
+    solver: str = AUTO
     prior: str | None = None
     dataset: str | None = None
     measurement: Path | None = None

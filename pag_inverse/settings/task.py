@@ -10,6 +10,7 @@ from pydantic import Field
 
 from operators.validation import Count, Interval, Names, NonNegative, Sigma, check_whole, settings, short, validated
 from pag_inverse.settings.names import TRAINING_STEPS
+from pag_inverse.settings.prior import Kind
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 
 TASKS = shipped_names("tasks")
@@ -85,6 +86,10 @@ class _TaskFile(FileModel):
     operator: _Operator
     noise: _Noise
     rows: dict[str, dict[str, _Pair]]
+    recommended: dict[Kind, str] = Field(default_factory=dict)
+
+
+Rows = Mapping[str, Mapping[str, Hyperparameters]]  # by dataset, then by SOLVER.with_pag or SOLVER.without_pag
 
 
 def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size: int, pag: bool) -> TaskConfig:
@@ -99,10 +104,8 @@ def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size:
     (121, 4.0, 0.15)
     """
     check_whole("image_size", image_size, minimum=1)
-    name, source, values = open_settings("task", task, TASKS)
-    file = read_model(_TaskFile, values, source)
-    rows = {name: _read_rows(pairs, f"{source}: rows.{name}") for name, pairs in file.rows.items()}
-    row = _pick_row(rows, dataset, f"{solver}.{'with_pag' if pag else 'without_pag'}", source)
+    name, source, file, rows = _read_task(task)
+    row = _pick_row(rows, dataset, _row_name(solver, pag), source)
     side = row.tuned_side if row and row.tuned_side else image_size
     return TaskConfig(
         name=name,
@@ -118,9 +121,51 @@ def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size:
     )
 
 
+def has_row(task: str | Path, dataset: str, solver: str, *, pag: bool) -> bool:
+    """Whether a task has a row of this dataset, solver and guidance; ValueError for an unknown task or a faulty file.
+
+    >>> from pag_inverse.settings.task import has_row
+    >>> has_row("motion_deblur", "natural", "dps", pag=True), has_row("motion_deblur", "ffhq", "ddrm", pag=True)
+    (True, False)
+    """
+    return _row_name(solver, pag) in _read_task(task)[3].get(dataset, {})
+
+
+def recommended_solver(task: str | Path, kind: Kind, dataset: str | None, *, pag: bool) -> str | None:
+    """The solver that a task recommends with a pixel or a latent prior; None where it names none.
+
+    None, too, where the dataset has no row of that solver and guidance: the published tables have rows of their own
+    solvers only. ValueError for an unknown task or a faulty file.
+
+    >>> from pag_inverse.settings.task import recommended_solver
+    >>> recommended_solver("motion_deblur", "pixel", "imagenet", pag=True) is None
+    True
+    """
+    _, _, file, rows = _read_task(task)
+    solver = file.recommended.get(kind)
+    return solver if solver and _row_name(solver, pag) in rows.get(dataset or "", {}) else None
+
+
 def operator_settings(by_side: Mapping[int, Mapping[str, Any]], side: int) -> Mapping[str, Any]:
     """The settings for pictures of a side: those of 512 pixels from 384 on, else the smallest there are."""
     return by_side[max(by_side) if side >= LARGE_FROM else min(by_side)]
+
+
+def _read_task(task: str | Path) -> tuple[str, str, _TaskFile, Rows]:
+    """A task's name, its source, its file, and every row of it."""
+    name, source, values = open_settings("task", task, TASKS)
+    file = read_model(_TaskFile, values, source)
+    rows = {name: _read_rows(pairs, f"{source}: rows.{name}") for name, pairs in file.rows.items()}
+    solvers = sorted({solver for pairs in file.rows.values() for solver in pairs})
+    for kind, solver in file.recommended.items():
+        if solver not in solvers:
+            there = ", ".join(solvers) or "none"
+            raise ValueError(f"{source}: recommended.{kind} is {short(solver)}; the rows are of {there}")
+    return name, source, file, rows
+
+
+def _row_name(solver: str, pag: bool) -> str:
+    return f"{solver}.{'with_pag' if pag else 'without_pag'}"
 
 
 def _read_rows(pairs: Mapping[str, _Pair], where: str) -> dict[str, Hyperparameters]:
@@ -152,9 +197,7 @@ def _read_row(row: Mapping[str, Any], where: str, pag: bool) -> Hyperparameters:
     return validated(Hyperparameters, {**own, "options": {**others, **options}}, where)
 
 
-def _pick_row(
-    rows: Mapping[str, Mapping[str, Hyperparameters]], dataset: str | None, row: str, source: str
-) -> Hyperparameters | None:
+def _pick_row(rows: Rows, dataset: str | None, row: str, source: str) -> Hyperparameters | None:
     if dataset is None:
         return None
     if dataset not in rows:

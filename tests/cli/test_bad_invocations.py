@@ -16,8 +16,14 @@ from pag_inverse.data.images import bundled_photograph, prepare, write_png
 
 LONG = "x" * 300
 SOLVE = """
---task gaussian_deblur
 --solver dps
+--solver auto
+--task nothing
+--task gaussian_deblur --prior nothing
+--task gaussian_deblur --eta 1
+--task gaussian_deblur --prior ffhq
+--task {m}/thin.yaml
+--task {m}/recommends.yaml
 --task nothing --solver dps
 --task gaussian_deblur --solver nothing
 --task {m}/none.yaml --solver dps
@@ -183,6 +189,7 @@ EVALUATE = """
 {e} --task gaussian_deblur gaussian_deblur
 {e} --task {m}/a/own.yaml {m}/b/own.yaml
 {e} --solver dps dps
+{e} --solver auto
 {e} --suite nothing
 {e} --suite {m}/suite.yaml
 {e} --suite {m}/twice.yaml --task
@@ -220,6 +227,7 @@ EVALUATE = """
 SEARCH = """
 {s} --task nothing
 {s} --solver nothing
+{s} --solver auto
 {s} --prior nothing
 {s} --data {m}/none
 {s} --data {m}/folder
@@ -261,6 +269,7 @@ ABLATE = """
 {a} --output {m}/y.png
 {a} --output ''
 {a} --solvers nothing
+{a} --solvers auto
 {a} --tasks nothing
 {a} --tasks gaussian_deblur motion_deblur box_inpainting
 {a} --pictures 0
@@ -288,6 +297,7 @@ COMPARE = """
 {c} --output ''
 {c} --tasks nothing
 {c} --solvers nothing
+{c} --solvers auto
 {c} --many nothing
 {c} --samples 0
 {c} --sigmas 0
@@ -393,6 +403,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = task.read_text(encoding="utf-8")
     (m / "infinite.yaml").write_text(text.replace("sigma: 0.05", "sigma: .inf"))
     (m / "thin.yaml").write_text(text.replace("std: 3.0", "std: 1.0e-300"))
+    (m / "recommends.yaml").write_text(text.replace("pixel: pigdm", "pixel: nothing"))
     (m / "tags.yaml").write_text(text.replace("sigma: 0.05", "sigma: !!timestamp x"))
     (m / "a" / "own.yaml").write_text(text)
     (m / "b" / "own.yaml").write_text(text)

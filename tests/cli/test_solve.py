@@ -38,7 +38,7 @@ def manifest(folder: Path) -> dict:
     return json.loads((folder / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize("solver", ["dps", "psld"])
+@pytest.mark.parametrize("solver", ["dps", "pigdm", "psld"])
 @pytest.mark.parametrize("task", ["box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur"])
 def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> None:
     assert command.main(["--task", task, "--solver", solver, "--pag", "2.0", *QUICK]) == 0
@@ -52,6 +52,45 @@ def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> Non
     assert y.shape == ((3, 8, 8) if task == "super_resolution" else (3, 64, 64))
     assert name in entry["files"]["restoration"]
     assert 0 < entry["metrics"]["restoration"]["psnr"] < 60 and len(entry["residuals"]["0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "solver", "steps"),
+    [
+        ([], "pigdm", 30),
+        (["--solver", "auto", "--pag", "0"], "pigdm", 30),
+        (["--prior", "latent"], "psld", 60),
+        (["--dataset", "imagenet", "--pag", "0"], "dps", 1000),  # the paper's, where the tables have no other row
+        (["--solver", "dps"], "dps", 100),
+    ],
+    ids=str,
+)
+def test_the_solver_is_the_task_s_unless_it_is_named(
+    args: list[str], solver: str, steps: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["--task", "gaussian_deblur", "--size", "64", *args]
+    assert command.main([*whole, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert f"solver     {solver}, {steps} steps" in said and f"gaussian_deblur_{solver}" in said
+    assert command.main([*whole, "--steps", "2"]) == 0
+    settings = manifest(here / "results" / f"gaussian_deblur_{solver}")["settings"]
+    assert settings["solver"] == solver and settings["prior"] == ("latent" if solver == "psld" else "pixel")
+
+
+def test_the_kind_of_a_prior_is_told_from_its_files(here: Path, adm_checkpoint: Path, tiny_sd_folder: Path) -> None:
+    from pag_inverse.restoration.request import resolve_solver
+    from pag_inverse.settings import SolveRequest
+
+    for prior, solver in ((adm_checkpoint, "pigdm"), (tiny_sd_folder, "psld")):
+        request = SolveRequest(task="motion_deblur", prior=str(prior), dataset="natural")
+        assert resolve_solver(request).solver == solver
+
+
+def test_fewer_steps_need_a_notice_where_step_sizes_follow_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for solver, warned in (("dps", True), ("pigdm", False)):
+        assert command.main(["--task", "gaussian_deblur", "--solver", solver, *QUICK, "--dry-run"]) == 0
+        assert ("the step sizes are meant for" in capsys.readouterr().err) is warned
+    assert command.main(["--task", "gaussian_deblur", "--size", "64", "--speed", "draft", "--dry-run"]) == 0
 
 
 def test_tuned_step_sizes_follow_the_size_of_the_picture_and_given_ones_do_not(here: Path) -> None:
@@ -177,7 +216,7 @@ def test_list_layers_in_both_languages(here: Path, capsys: pytest.CaptureFixture
 
 BAD_ARGUMENTS = [
     (["--task", "deblur"], "motion_deblur"),
-    (["--solver", "ddrm"], "dps, psld"),
+    (["--solver", "ddrm"], "there are dps, pigdm"),
     (["--dataset", "celeba"], "ffhq, imagenet, natural"),
     (["--device", "tpu"], "device is 'tpu'"),
     (["--pag", "-1"], "pag is -1.0; it must be greater than or equal to 0"),
@@ -320,7 +359,7 @@ def test_arguments_are_judged_without_torch(args: list[str], tmp_path: Path) -> 
         assert done.stdout.count("python scripts/solve.py") == 3
 
 
-def test_three_examples_of_the_help_run(here: Path, photograph: Path) -> None:
+def test_the_examples_of_the_help_run(here: Path, photograph: Path) -> None:
     """As they are written, but on small pictures and with two steps."""
     import re
     import shlex
@@ -331,7 +370,7 @@ def test_three_examples_of_the_help_run(here: Path, photograph: Path) -> None:
     np.save("kernel.npy", gaussian_kernel(9, 1.5))
     text = command.EXAMPLES.replace("\\\n", " ")
     commands = re.findall(r"python scripts/solve.py (.*)", text)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for arguments in commands:
         small = [] if "--measurement" in arguments else ["--size", "64"]
         assert command.main([*shlex.split(arguments), "--steps", "2", *small, "--overwrite"]) == 0

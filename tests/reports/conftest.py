@@ -72,6 +72,8 @@ def comparison(tmp_path: Path) -> ComparisonReport:
                 file = write_image(tmp_path / f"{picture}_{method}_{sample}.png", level, 10 * p + sample)
                 x, t = read_picture(file), read_picture(truth)
                 scores = {"psnr": psnr(x, t), "ssim": ssim(x, t), "sharpness": sharpness(x, t), "residual": 1.0}
-                found.append(Restoration(method, picture, sample, scores, file))
+                passes = {"forward": 20, "backward": 10} if method.startswith("dps") else {}
+                costs = {"seconds": 2.0, "cpu_seconds": 3.0} if method.startswith("dps") else {}
+                found.append(Restoration(method, picture, sample, scores, file, passes, costs))
     tuned = {"box_inpainting.total_variation": 0.05}
     return ComparisonReport(SIDE, 0, truths, {"box_inpainting": found}, tuned, "LPIPS was not measured: no weights.")

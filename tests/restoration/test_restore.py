@@ -17,6 +17,7 @@ from diffusers import DDPMPipeline, DDPMScheduler
 from operators import OPERATORS, Blur, GaussianNoise, Inpainting, NoNoise, Operator, gaussian_kernel
 from pag_inverse import (
     DPS,
+    PSLD,
     SOLVERS,
     InverseProblem,
     LatentPrior,
@@ -28,6 +29,7 @@ from pag_inverse import (
     simulate,
 )
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
+from pag_inverse.solvers import PiGDM
 
 SIDE = 64
 
@@ -134,19 +136,34 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         seen.append((solver, steps, model.guidance))
         raise RuntimeError("far enough")
 
+    class Squared(Operator):
+        """A measurement that is not linear in the image."""
+
+        linear = False
+
+        def _forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x**2
+
     monkeypatch.setattr(sys.modules["pag_inverse.restoration.restore"], "run_chain", stop)
     y = torch.zeros(1, 3, SIDE, SIDE)
+    box = Inpainting(torch.eye(SIDE), (3, SIDE, SIDE))
     calls: list[Any] = [
-        lambda: restore(picture, task="motion_deblur"),
-        lambda: restore(y, operator=Inpainting(torch.eye(SIDE), (3, SIDE, SIDE)), sigma=0.1),
+        lambda: restore(picture, task="motion_deblur", solver="dps"),
+        lambda: restore(y, operator=box, sigma=0.1, solver="dps"),
         lambda: restore(picture, task="motion_deblur", solver="psld"),
+        lambda: restore(picture, task="motion_deblur"),
+        lambda: restore(y, operator=box, sigma=0.1, solver="auto"),
+        lambda: restore(picture, task="motion_deblur", prior="latent"),
+        lambda: restore(y, operator=Squared((3, SIDE, SIDE), (3, SIDE, SIDE)), sigma=0.1),
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match="far enough"):
             call()
-    (motion, steps, guidance), (box, _, _), (latent, _, _) = seen
+    (motion, steps, guidance), (box, _, _), (latent, _, _), *automatic = seen
     assert (motion.eta, steps, motion.step_limit) == (84 * SIDE / 256, 100, "noise")
     assert (guidance.s, guidance.layers) == (2.0, ("up_blocks.1.attentions.1",))
+    assert [type(solver) for solver, *_ in automatic] == [PiGDM, PiGDM, PSLD, DPS]  # DPS where A is not linear
+    assert automatic[2][0] == latent
     assert (box.eta, box.spacing) == (30 * SIDE / 256, "even")
     assert latent.gamma == 12 * SIDE / 256 and latent.renoise_prediction
 
@@ -168,7 +185,11 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "prior": "nowhere"}, "unknown prior"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "names": ["a", "b"]}, "different names"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "solver": DPS}, "solver is"),
-        (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "prior": "latent"}, "needs a pixel prior"),
+        (
+            np.zeros((64, 64, 3), np.uint8),
+            {"task": "gaussian_deblur", "solver": "dps", "prior": "latent"},
+            "needs a pixel",
+        ),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "guidance": NoGuidance}, "guidance is"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "callback": "done"}, "callback is"),
     ],

@@ -1,4 +1,4 @@
-"""The side of the pictures that a prior was trained for, told from its files without reading any weights."""
+"""What a prior was trained for, told from its files without reading any weights: a side, and its kind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from operators.validation import check_whole, short
 from pag_inverse.priors.checkpoints.files import names_in
-from pag_inverse.settings import PRIORS, load_prior_config
+from pag_inverse.settings import PRIORS, Kind, load_prior_config
 from pag_inverse.settings.files import read_json
 
 DEFAULT, STABLE_DIFFUSION, LARGEST_SIDE = 256, 512, 2**16
+AUTOENCODERS = ("vae", "vqvae")  # folders of diffusers
 AUTOENCODER = b"first_stage_model."  # in the names of a latent diffusion model's weights
 
 
@@ -26,13 +27,26 @@ def picture_side(prior: str) -> int:
         except Exception:  # whatever reads bytes that are not a checkpoint's; loading says what is wrong
             return DEFAULT
     inner = path / "unet" if os.path.isdir(path / "unet") else path
-    autoencoders = [_settings(path / name) for name in ("vae", "vqvae") if os.path.isdir(path / name)]
+    autoencoders = [_settings(path / name) for name in AUTOENCODERS if os.path.isdir(path / name)]
     widths = autoencoders[0].get("block_out_channels") if autoencoders else None
     factor = 2 ** min(len(widths) - 1, 16) if isinstance(widths, list) and widths else 1
     try:
         return factor * largest_side(prior, _settings(inner).get("sample_size"), 64 if autoencoders else DEFAULT)
     except ValueError:
         return DEFAULT
+
+
+def prior_kind(prior: str) -> Kind:
+    """Whether the state of a prior is the image or a latent; `pixel` where the files do not tell it."""
+    if prior in PRIORS:
+        return load_prior_config(prior).kind
+    path = Path(prior)
+    if os.path.isdir(path):
+        return "latent" if any(os.path.isdir(path / name) for name in AUTOENCODERS) else "pixel"
+    try:
+        return "latent" if AUTOENCODER in names_in(path) else "pixel"
+    except Exception:  # as above
+        return "pixel"
 
 
 def largest_side(where: str, sample_size: object, default: int, multiple: int = 1) -> int:

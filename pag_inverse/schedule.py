@@ -100,6 +100,25 @@ class Schedule:
         visited = abar[timesteps - (1 if steps == T else 0)]
         return cls(timesteps, visited, np.append(abar[0], visited[:-1]))
 
+    @classmethod
+    def edm(cls, betas: Floats, steps: int, sigma_max: float, sigma_min: float) -> Schedule:
+        """Noise levels sigma from `sigma_max` to `sigma_min`, even in sigma^(1/7) (Karras et al., 2022, Eq. 5).
+
+        sigma is the noise of x_t / sqrt(abar), sqrt((1 - abar) / abar); each level is the nearest of the 1000
+        timesteps', so that neighbours may be equal. The last step ends at the image (abar_prev = 1).
+        """
+        check_steps(steps)
+        abar: Floats = np.cumprod(1.0 - betas)
+        known = np.sqrt((1 - abar) / abar)
+        levels = np.linspace(sigma_max ** (1 / 7), sigma_min ** (1 / 7), steps)[::-1] ** 7
+        timesteps = np.abs(known[None] - levels[:, None]).argmin(axis=1)
+        return cls(timesteps, abar[timesteps], np.append(1.0, abar[timesteps][:-1]))
+
+    def sigma(self, i: int) -> float:
+        """The noise of x_t / sqrt(abar), sqrt((1 - abar) / abar)."""
+        abar = float(self.abar[i])
+        return float(((1 - abar) / abar) ** 0.5)
+
     def __len__(self) -> int:
         return len(self.timesteps)
 

@@ -146,7 +146,7 @@ def texts(name: str) -> set[str]:
     return found - docstrings
 
 
-@pytest.mark.parametrize("solver", ["dps", "psld"])
+@pytest.mark.parametrize("solver", ["dps", "psld", "ldps", "daps", "latent_daps", "reddiff"])
 def test_a_solver_is_named_by_its_own_file_and_the_registry_alone(solver):
     named = {name for name in of("pag_inverse") if solver in texts(name)}
     assert named <= {f"pag_inverse.solvers.{solver}", "pag_inverse.solvers"}

@@ -115,3 +115,15 @@ def test_ddpm_step_is_diffusers(variance: str, f: float | None) -> None:
         x0 = ours.predict_x0(x, eps, i)
         found = ours.ddpm_step(x, x0, i, (v + 1) / 2 if f is None else f, noise)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear"])
+def test_edm_levels_are_even_in_the_seventh_root_of_sigma(betas: str) -> None:
+    schedule = Schedule.edm(BETAS[betas](), 12, 10.0, 0.1)
+    sigmas = np.array([schedule.sigma(i) for i in range(12)])
+    expected = (0.1 ** (1 / 7) + np.arange(12) / 11 * (10 ** (1 / 7) - 0.1 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(sigmas, expected, rtol=0.04)  # as near as the network's timesteps come
+    assert schedule.abar_prev[0] == 1 and np.all(schedule.abar_prev[1:] == schedule.abar[:-1])
+    single = Schedule.edm(BETAS[betas](), 1, 10.0, 0.1)
+    assert single.sigma(0) == pytest.approx(10.0, rel=0.01) and single.abar_prev.tolist() == [1.0]
+    assert Schedule.edm(BETAS[betas](), 3, 1e6, 0.1).timesteps[-1] == 999

@@ -5,15 +5,19 @@ from typing import Any
 
 from pag_inverse.settings import Hyperparameters, field_lines, validated
 from pag_inverse.solvers.base import Solver, State, StepOutput
+from pag_inverse.solvers.daps import DAPS
 from pag_inverse.solvers.ddnm import DDNM
 from pag_inverse.solvers.diffpir import DiffPIR
 from pag_inverse.solvers.dps import DPS
+from pag_inverse.solvers.latent_daps import LatentDAPS
 from pag_inverse.solvers.ldps import LDPS
 from pag_inverse.solvers.mmps import MMPS
 from pag_inverse.solvers.pigdm import PiGDM
 from pag_inverse.solvers.psld import PSLD
+from pag_inverse.solvers.reddiff import REDdiff
 
 __all__ = [
+    "DAPS",
     "DDNM",
     "DPS",
     "LDPS",
@@ -21,7 +25,9 @@ __all__ = [
     "PSLD",
     "SOLVERS",
     "DiffPIR",
+    "LatentDAPS",
     "PiGDM",
+    "REDdiff",
     "Solver",
     "State",
     "StepOutput",
@@ -40,6 +46,9 @@ SOLVERS: dict[str, type[Solver]] = {
     "diffpir": DiffPIR,
     "psld": PSLD,
     "ldps": LDPS,
+    "daps": DAPS,
+    "latent_daps": LatentDAPS,
+    "reddiff": REDdiff,
 }
 
 

@@ -89,6 +89,17 @@ class DataTerm:
         return (self.residual > floor * self.problem.noise_level()).to(self.left.dtype)[:, None, None, None]
 
 
+def data_gradient(problem: InverseProblem, x: Tensor) -> Tensor:
+    """The gradient of ||y - A(x)||^2 / 2 at images x, a tensor like x: A* (A x - y), or autograd's."""
+    operator = problem.operator
+    if operator.linear:
+        return operator.adjoint(operator.forward(x) - problem.y)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        (grad,) = torch.autograd.grad((operator.forward(x) - problem.y).square().sum() / 2, x)
+    return grad
+
+
 def limited(scale: Tensor | float, excess: Tensor, rate: Tensor) -> Tensor:
     """`scale`, but no more than takes the excess to 0 to first order, (B, 1, 1, 1).
 

@@ -16,6 +16,7 @@ from operators import BoxInpainting, GaussianBlur, GaussianNoise, Inpainting, Mo
 from pag_inverse import (
     DPS,
     PSLD,
+    SOLVERS,
     GuidedModel,
     InverseProblem,
     LatentPrior,
@@ -23,6 +24,7 @@ from pag_inverse import (
     PerturbedAttentionGuidance,
     PixelPrior,
     Solver,
+    make_solver,
     solve,
 )
 from pag_inverse.priors.base import Prior
@@ -32,6 +34,14 @@ from pag_inverse.solvers.step_sizes import lasting_moves
 
 SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.05)
+# Options that make a step short and its move visible, for solvers that need some.
+QUICK: dict[str, dict[str, Any]] = {
+    "dps": {"eta": 0.5},
+    "psld": {"eta": 0.3, "gamma": 0.03},
+    "ldps": {"eta": 0.3},
+    "daps": {"ode_steps": 2, "langevin_steps": 3},
+    "latent_daps": {"langevin_steps": 3},
+}
 MakePrior = Callable[[float, float], Prior]  # of a mean and a standard deviation
 
 
@@ -73,11 +83,17 @@ def restore(
     return solve(y, operator, prior, solver, guidance, noise=NOISE, steps=steps, seeds=seeds, draw=draw).x
 
 
-@pytest.mark.parametrize("name", ["dps", "psld"])
+def quick(name: str) -> Solver:
+    return make_solver(name, QUICK.get(name, {}))
+
+
+# Those of `test_posterior_solvers` clamp nothing: a random network's states grow, and roundings with them.
+@pytest.mark.parametrize("name", ["dps", "psld", "ldps", "daps", "latent_daps", "reddiff"])
 @pytest.mark.parametrize("task", ["box", "motion"])
 def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrior, tiny_sd: LatentPrior) -> None:
     # In float64: in float32 other batches take other kernels, and a rounding can push an x0 across the clamp.
-    prior, solver, side, steps = (adm, DPS(0.5), 64, 2) if name == "dps" else (tiny_sd, PSLD(0.3, gamma=0.03), 128, 1)
+    solver = quick(name)
+    prior, side, steps = (adm, 64, 2) if solver.default_prior == "pixel" else (tiny_sd, 128, 1)
     prior = copy.deepcopy(prior)
     for network in prior.networks():
         network.double()
@@ -96,14 +112,17 @@ def test_a_batch_of_four_equals_four_of_one(name: str, task: str, adm: PixelPrio
     assert (together[0] - together[1]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("solver", [DPS(0.5), PSLD(0.3, gamma=0.03)], ids=["dps", "psld"])
-def test_s_of_zero_is_no_guidance_bit_for_bit(solver: Solver, pixel: PixelPrior, latent: LatentPrior) -> None:
-    prior = pixel if isinstance(solver, DPS) else latent
+@pytest.mark.parametrize("name", SOLVERS)
+def test_s_of_zero_is_no_guidance_bit_for_bit(name: str, pixel: PixelPrior, latent: LatentPrior) -> None:
+    solver = quick(name)
+    prior = pixel if solver.default_prior == "pixel" else latent
     operator = GaussianBlur(SHAPE, 9, 1.5)
     y = operator.forward(images(1))
     plain = solve(y, operator, prior, solver, NoGuidance(), noise=NOISE, steps=6, seeds=[7])
     assert torch.equal(restore(prior, solver, operator, y, [7], s=0.0), plain.x)
-    assert not torch.equal(restore(prior, solver, operator, y, [7], s=1.0), plain.x)
+    guided = restore(prior, solver, operator, y, [7], s=1.0)
+    assert not torch.equal(guided, plain.x)
+    assert torch.equal(restore(prior, solver, operator, y, [7], s=1.0), guided)  # its seed decides
     assert plain.residuals.shape == (1, 6) and not plain.failed
 
 
@@ -256,6 +275,20 @@ class Squared(GaussianBlur):
     """A non-linear operator."""
 
     linear = False
+
+
+@pytest.mark.parametrize("name", [name for name, solver in SOLVERS.items() if solver.linear_only])
+def test_what_needs_a_linear_operator_says_so(name: str, pixel: PixelPrior) -> None:
+    operator = Squared(SHAPE, 9, 1.5)
+    with pytest.raises(ValueError, match="needs a linear operator; Squared is not"):
+        solve(images(1), operator, pixel, quick(name), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+
+
+@pytest.mark.parametrize("name", [name for name, solver in SOLVERS.items() if solver.pixel_only])
+def test_what_needs_a_pixel_prior_says_so(name: str, latent: LatentPrior) -> None:
+    operator = GaussianBlur(SHAPE, 9, 1.5)
+    with pytest.raises(ValueError, match="needs a pixel prior"):
+        solve(images(1), operator, latent, quick(name), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
 
 
 def test_psld_refuses_a_nonlinear_operator_unless_gamma_is_zero(latent: LatentPrior) -> None:

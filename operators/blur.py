@@ -92,22 +92,17 @@ class Blur(Operator):
     def _preconditioner(self, r: Tensor, rho: Tensor) -> LinearMap:
         """(|K|^2 + BORDER rho)^-1 of the kernel's spectrum K, which is A A* but for the image's border."""
         height, width = self.in_shape[1:]
-        power = self._of_kernel("power", lambda: wrapped_power(self._exact_kernel, height, width)[:, None])
+        power = self._of_kernel("power", lambda: wrapped_power(self.kernel[:, 0].double(), height, width)[:, None])
         power = power.to(device=r.device, dtype=r.dtype)
         power = power + 1e-8 * power.amax(dim=(-2, -1), keepdim=True) + BORDER * rho
         return lambda u: torch.fft.irfft2(torch.fft.rfft2(u) / power, s=(height, width))
-
-    @property
-    def _exact_kernel(self) -> Tensor:
-        """The kernels (1 or B, k, k) in float64, which not every device has."""
-        return self.kernel[:, 0].cpu().double()
 
     @property
     def _parts(self) -> list[tuple[list[int], Blur]]:
         """The images whose kernels are a column times a row, and the others, each with their operator."""
 
         def split() -> list[tuple[list[int], Blur]]:
-            separable = is_rank_one(self._exact_kernel)
+            separable = is_rank_one(self.kernel[:, 0].double())
             kinds = [torch.nonzero(kind).flatten().tolist() for kind in (separable, ~separable)]
             return [(kind, self.select(kind)) for kind in kinds if kind]
 
@@ -118,7 +113,7 @@ class Blur(Operator):
         """The closed form; None where a kernel is not a column times a row."""
 
         def decompose() -> Separable | None:
-            kernels = self._exact_kernel
+            kernels = self.kernel[:, 0].double()
             if not bool(is_rank_one(kernels).all()):
                 return None
             columns, rows = nearest_lines(kernels)

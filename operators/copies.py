@@ -102,7 +102,7 @@ def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | N
     if isinstance(value, Tensor):
         # A tensor of inference mode could not be part of a graph; its copy can.
         value = value.clone() if value.is_inference() else value
-        return value.to(device=device, dtype=_precision(value.dtype, device, dtype))
+        return value.to(device=device, dtype=_precision(value.dtype, dtype))
     if isinstance(value, Copyable):
         return value.to(device, dtype)
     if isinstance(value, torch.nn.Module):  # its own `to` would move it in place
@@ -112,10 +112,8 @@ def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | N
     return type(value)(_moved(entry, device, dtype) for entry in value) if type(value) in (list, tuple) else value
 
 
-def _precision(own: torch.dtype, device: torch.device | str | None, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The dtype of the same kind as `own` with the precision of `dtype`; None leaves it, where the device has it."""
-    if dtype is None and own == torch.float64 and torch.device(device or "cpu").type == "mps":
-        return torch.float32  # Apple's GPUs have no float64
+def _precision(own: torch.dtype, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype of the same kind as `own` with the precision of `dtype`; None leaves it."""
     if dtype is None or own.is_floating_point:
         return dtype
     if own.is_complex:  # torch computes too little with complex numbers of half precision

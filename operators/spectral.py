@@ -15,7 +15,7 @@ RANK_ONE = 1e-7  # a matrix whose second singular value is below this share of t
 
 @dataclass(frozen=True)
 class Separable:
-    """The eigendecomposition of A A* = (R R^T) x (C C^T), in float64 on the CPU: for all images, or one for each.
+    """The eigendecomposition of A A* = (R R^T) x (C C^T), in float64: for all images, or one for each.
 
     `rows` and `columns` hold the eigenvectors (1 or B, 1, n, n), `values` their products (1 or B, 1, h, w).
     """
@@ -27,8 +27,8 @@ class Separable:
     @classmethod
     def of(cls, rows: Tensor, columns: Tensor) -> Separable:
         """Of the matrices R (B, h, H) and C (B, w, W)."""
-        row_vectors, row_values, _ = torch.linalg.svd(rows.cpu().double(), full_matrices=False)
-        column_vectors, column_values, _ = torch.linalg.svd(columns.cpu().double(), full_matrices=False)
+        row_vectors, row_values, _ = torch.linalg.svd(rows.double(), full_matrices=False)
+        column_vectors, column_values, _ = torch.linalg.svd(columns.double(), full_matrices=False)
         values = row_values.square()[:, :, None] * column_values.square()[:, None, :]
         return cls(row_vectors[:, None], column_vectors[:, None], values[:, None])
 

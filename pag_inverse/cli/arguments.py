@@ -118,12 +118,7 @@ def add_guidance(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
     p.add_argument("--cfg", type=float, default=1.0, help="classifier-free guidance with a prompt; 1 is off")
     p.add_argument("--steps", type=int, help="1 to 1000; step sizes stay as they are")
-    p.add_argument(
-        "--speed",
-        choices=SPEEDS,
-        default="exact",
-        help="fast, draft: fewer steps, with step sizes for them",
-    )
+    p.add_argument("--speed", choices=SPEEDS, default="exact", help="fast, draft: fewer steps, step sizes for them")
     p.add_argument("--set", action=SetOption, nargs="+", metavar="KEY=VALUE", help="other options; --set help lists")
 
 

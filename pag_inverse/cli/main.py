@@ -14,6 +14,7 @@ COMMANDS = {
     "search": "search step sizes and PAG scales on training pictures",
     "ablate": "measure what each option of a row costs and gains",
     "compare": "compare the priors with classical restoration",
+    "calibrate": "hold the samples of solvers against known posteriors",
     "benchmark": "measure time and memory of a step",
     "train": "train a small prior on a folder of pictures",
 }

@@ -24,6 +24,10 @@ class PiGDM(DDIMSolver):
     J = (1 - abar) / sqrt(abar) d x0 / d x_t is the covariance of the image given x_t. r^2 = v sbar^2 / (v + sbar^2)
     with sbar^2 = (1 - abar) / abar is its value under a Gaussian prior of variance v: exact for such a prior.
 
+    A step from x0', which is a mean, leaves out the variance V = r^2 - r^2 A* (A A* + sigma^2 / r^2)^-1 A around it.
+    The samples become a little narrow: the more, the fewer steps there are. `draw_x0` takes the step from a draw of
+    N(x0', V), which for a Gaussian prior of variance v samples its posterior in any number of steps.
+
     >>> from pag_inverse import PiGDM
     >>> PiGDM().ddim_eta
     1.0
@@ -32,6 +36,7 @@ class PiGDM(DDIMSolver):
     jacobian: Annotated[bool, Field(description="J by autograd; false takes r^2 in its place: no graph")] = True
     weight: Annotated[Positive, Field(description="lambda: divides r^2, so that the data counts less")] = 1.0
     variance: Annotated[Positive, Field(description="v of r^2 = v sbar^2 / (v + sbar^2)")] = 1.0
+    draw_x0: Annotated[bool, Field(description="x0' drawn from its Gaussian, not its mean: wider samples")] = False
 
     default_prior: ClassVar[str] = "pixel"
 
@@ -52,9 +57,23 @@ class PiGDM(DDIMSolver):
         if self.jacobian:  # 4
             (grad,) = torch.autograd.grad(x0, x_t, correction)
             correction = shortened((1 - abar) / abar**0.5 / r2 * grad, correction)
-        x_prev = self.move(x_t.detach(), x0_guided + correction, eps, i, schedule, draw)  # 5
+        x0_met = x0_guided + correction
+        if self.draw_x0:
+            x0_met = x0_met + deviation(problem, r2, x0_met, draw)
+        x_prev = self.move(x_t.detach(), x0_met, eps, i, schedule, draw)  # 5
         x0 = met + correction
         return StepOutput(State(x_prev), x0, problem.residual(x0))
+
+
+def deviation(problem: InverseProblem, r2: float, x0: Tensor, draw: Draw) -> Tensor:
+    """A draw of N(0, V), V = r^2 - r^2 A* (A A* + sigma^2 / r^2)^-1 A, like x0: perturb and solve.
+
+    w - A* (A A* + sigma^2 / r^2)^-1 (A w + n) for w of variance r^2 and n of sigma^2 (Papandreou and Yuille, 2010).
+    """
+    sigma = noise_sigma(problem)
+    w = r2**0.5 * draw(tuple(x0.shape))
+    n = sigma * draw(tuple(problem.y.shape))
+    return w - problem.operator.pinv(problem.operator.forward(w) + n, sigma**2 / r2)
 
 
 def shortened(correction: Tensor, longest: Tensor) -> Tensor:

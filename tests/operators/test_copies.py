@@ -81,23 +81,6 @@ def test_to_another_device() -> None:
     assert all(array.device.type == "meta" for array in arrays) and moved.network.weight.device.type == "meta"
 
 
-def test_to_a_device_without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apple's GPUs: arrays become float32 on their way. Here nothing but the device is pretended."""
-    move, asked = Tensor.to, []
-
-    def pretended(self: Tensor, *args: object, **options: object) -> Tensor:
-        if options.get("device") == "mps":
-            asked.append((self.dtype, options.pop("dtype")))
-            return self
-        return move(self, *args, **options)
-
-    monkeypatch.setattr(Tensor, "to", pretended)
-    Blur(np.ones((3, 3)) / 9, SHAPE).to("mps")
-    SuperResolution(SHAPE, 8).to("mps")
-    Inpainting(np.ones((24, 32)), SHAPE).to("mps")
-    assert asked == [(torch.float64, torch.float32)] * 3 + [(torch.float32, None)]
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.complex64])
 def test_to_takes_a_floating_point_dtype(dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=r"dtype is torch\..*; it must be floating point"):

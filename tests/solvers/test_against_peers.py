@@ -194,17 +194,12 @@ def exact_x0(prior: Tensor, denoiser: Denoiser, operator: Operator, i: int) -> T
     return x0 + ((measurement(operator) - operator.forward(x0)).flatten(1) @ gain.T).view_as(x0)
 
 
-SHORTENED = pytest.mark.xfail(
-    reason="MMPS shortens a covariance above 1 - abar inside conjugate gradients", strict=True
-)
-
-
 @operators
-@pytest.mark.parametrize(
-    ("largest", "i"),
-    [(1.0, 1), (1.0, 4), (1.0, 7), (20.0, 1), *(pytest.param(20.0, i, marks=SHORTENED) for i in (4, 7))],
-)
+@pytest.mark.parametrize("largest", [1.0, 20.0])
+@steps
 def test_mmps_is_exact(pair: Callable[[], tuple[Operator, Any]], largest: float, i: int) -> None:
+    if largest > 1 and i > 1:
+        pytest.xfail("a covariance above 1 - abar is shortened in the midst of conjugate gradients")
     operator, _ = pair()
     prior, denoiser = gaussian(largest)
     found = our_step(MMPS(iterations=200, tolerance=1e-9), denoiser, operator, i).x0

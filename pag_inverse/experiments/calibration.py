@@ -1,0 +1,168 @@
+"""Calibration: the samples of every solver against posteriors that are known in closed form, as a table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from tqdm import tqdm
+
+from pag_inverse.data.files import write_whole
+from pag_inverse.experiments.calibration_cases import (
+    OPERATORS,
+    PRIORS,
+    SIGMAS,
+    Case,
+    draw_samples,
+    figures,
+    make_case,
+)
+from pag_inverse.schedule import T
+from pag_inverse.settings import Count, Names, check_whole, settings
+from pag_inverse.settings.files import read_json
+from pag_inverse.solvers import SOLVERS, Solver, make_solver
+from pag_inverse.storage.json_lines import strict
+from pag_inverse.storage.places import check_places, check_writable
+
+CASES = tuple(itertools.product(PRIORS, OPERATORS, SIGMAS))
+HEAD = ("solver", "steps", *PRIORS, "weight", "verdict")
+FROM_PRIOR = "prior"  # the value of an option that stands for the variance of the case's prior
+# The words of a verdict by the deviation ratio, each below its bound, and the bias from which one is told.
+WORDS, BIASED = ((0.5, "collapses"), (0.8, "too narrow"), (1.25, "samples"), (math.inf, "too wide")), 0.1
+
+
+@settings
+class CalibrationRequest:
+    """What is measured: solvers, by default all, with some options in place of their own.
+
+    `samples` are of each posterior; `output`: the JSON. The value `prior` of an option is the variance of each prior.
+    """
+
+    output: Path
+    solvers: Names = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    samples: Count = 256
+    steps: Count = 250
+
+
+def calibrate(request: CalibrationRequest) -> int:
+    """Measure the solvers and print the table of all in the JSON, where runs with other options or steps are kept.
+
+    ValueError, before anything is measured: an unknown solver or option, a faulty number or output.
+    """
+    runs = [
+        {"solver": name, "options": dict(request.options), "steps": request.steps, "samples": request.samples}
+        for name in request.solvers or SOLVERS
+    ]
+    check_whole("steps", request.steps, 1, T)
+    for run in runs:
+        solver_of(run, make_case(*CASES[0]))
+    if request.samples < 2:
+        raise ValueError(f"samples is {request.samples}; a deviation needs at least 2")
+    check_writable(request.output.parent)
+    check_places([request.output])
+    found = read_runs(request.output) if request.output.exists() else []
+    for run in runs:
+        cases = tqdm(CASES, desc=label(run), unit="case")
+        run["cases"] = {case_name(*case): measure(run, make_case(*case)) for case in cases}
+        found = sorted([*(old for old in found if identity(old) != identity(run)), run], key=identity)
+        write_runs(request.output, found)
+    print(table(found))
+    return 0
+
+
+def measure(run: Mapping[str, Any], case: Case) -> dict[str, float]:
+    """The figures of a run's solver in a case, with four digits; see `Figures`."""
+    found = asdict(figures(draw_samples(solver_of(run, case), case, run["samples"], run["steps"]), case))
+    return {name: float(f"{value:.4g}") for name, value in found.items() if value is not None}
+
+
+def solver_of(run: Mapping[str, Any], case: Case) -> Solver:
+    """A run's solver for a case."""
+    options = {name: case.variance if value == FROM_PRIOR else value for name, value in run["options"].items()}
+    return make_solver(run["solver"], options)
+
+
+def case_name(prior: str, operator: str, sigma: float) -> str:
+    """What a case is known by in the JSON."""
+    return f"{prior}; {operator}; {sigma:g}"
+
+
+def label(run: Mapping[str, Any]) -> str:
+    """A solver with its options."""
+    return ", ".join([f"`{run['solver']}`", *(f"{name} = {value}" for name, value in run["options"].items())])
+
+
+def identity(run: Mapping[str, Any]) -> tuple[str, int]:
+    """What runs are sorted by: one run each."""
+    return label(run), run["steps"]
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs of a JSON; ValueError where it is none of calibration's."""
+    runs = read_json(path).get("runs")
+    if not isinstance(runs, list):
+        raise ValueError(f"{path} holds no runs of calibrate; give another --output")
+    return runs
+
+
+def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each case."""
+    text = json.dumps(strict({"runs": runs}), allow_nan=False)
+    for mark in ('{"solver"', *(f'"{case_name(*case)}"' for case in CASES)):
+        text = text.replace(mark, f"\n{mark}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, f"{text}\n".encode())
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A line of Markdown for each run.
+
+    Under each prior: the median bias, and the geometric means of the deviation ratios in what was measured and in what
+    was not, over operators and sigmas. Under weight: the largest error of the first mode's weight.
+    """
+    rows = [HEAD, ["---"] * len(HEAD), *(row(run) for run in runs)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def row(run: Mapping[str, Any]) -> list[str]:
+    """The cells of a run."""
+    priors = [prior_cell([run["cases"][case_name(*case)] for case in CASES if case[0] == prior]) for prior in PRIORS]
+    errors = [abs(f["weight"] - f["exact_weight"]) for f in run["cases"].values() if "weight" in f]
+    return [label(run), str(run["steps"]), *priors, f"{max(errors):.2f}" if errors else "-", verdict(run)]
+
+
+def prior_cell(cases: Sequence[Mapping[str, float]]) -> str:
+    """Bias; ratio in what was measured, ratio in what was not."""
+    if any("bias" not in case for case in cases):
+        return "fails"
+    ratios = " / ".join(f"{geometric_mean(cases, part):.2f}" for part in ("measured", "unmeasured"))
+    return f"{median(case['bias'] for case in cases):.2f}; {ratios}"
+
+
+def geometric_mean(cases: Sequence[Mapping[str, float]], name: str) -> float:
+    """Of a figure, at least 0.001 each."""
+    return math.exp(fmean(math.log(max(case[name], 1e-3)) for case in cases))
+
+
+def verdict(run: Mapping[str, Any]) -> str:
+    """What a run's samples are like: their deviations where measured and where not, and their bias.
+
+    `samples`: both deviations within 20 % of the posterior's; `collapses`: one is below half of it.
+    """
+    cases: list[Mapping[str, float]] = list(run["cases"].values())
+    if any(case["failed"] for case in cases):
+        return "fails"
+    ratios = {part: geometric_mean(cases, part) for part in ("measured", "unmeasured")}
+    words = {part: next(word for most, word in WORDS if ratio < most) for part, ratio in ratios.items()}
+    same = len(set(words.values())) == 1
+    said = (
+        [words["measured"]] if same else [f"{word} where {part}" for part, word in words.items() if word != "samples"]
+    )
+    return ", ".join([*said, *(["biased"] if median(case["bias"] for case in cases) > BIASED else [])])

@@ -339,6 +339,12 @@ def test_a_kernel_of_float32_keeps_its_closed_form() -> None:
     assert error(operator.solve(y, 1e-4, iterations=0), exact.solve(y, 1e-4, iterations=0)) < 1e-3
 
 
+def test_a_kernel_that_is_nearly_a_column_times_a_row_is_taken_as_it_is() -> None:
+    kernel = gaussian_kernel(7, 1.0) + 1e-5 * kernels(7, 7)[0]
+    operator, r, rhos = Blur(kernel, SHAPE), normal(SHAPE, 1), torch.full((BATCH,), 1e-2)
+    assert error(operator.solve(r, rhos, tolerance=1e-9, iterations=500), dense_solve(operator, r, rhos)) < 1e-6
+
+
 def test_a_small_kernel_is_solved_as_well_as_a_normalised_one() -> None:
     """Of y = k x with k = 1e-5 k', (A A* + 1e-10 rho)^-1 is 1e10 times that of k'."""
     r = normal(SHAPE, 1)

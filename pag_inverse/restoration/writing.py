@@ -19,12 +19,13 @@ from pag_inverse.storage.run_store import RunStore
 
 
 class SolveEntry(ItemEntry):
-    """A picture that the solve command restored: PSNR and SSIM by what is compared, and its residual."""
+    """A picture that the solve command restored: PSNR and SSIM by what is compared, its residual, and its deviation."""
 
     input: Text
     metrics: dict[str, dict[str, Number]]
     sigma: float | None
     residual: Number
+    deviation: dict[str, Any] | None = None
 
 
 def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> str | None:
@@ -51,6 +52,9 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
     files["measurement_array"] = (f"{subject.name}_measurement.npy", npy(kept.y))
     for kind, array in kept.drawn.items() if simulated else ():
         files[f"{kind}_array"] = (f"{subject.name}_{kind}.npy", npy(array))
+    if len(samples) > 1:
+        files["std_array"] = (f"{subject.name}_std.npy", npy(samples.std(dim=0)))
+        entry["deviation"] = describe_deviation(samples)
     entry |= {
         "metrics": metrics(subject, kept, restored) if simulated else {},
         "sigma": recipe.noise.sigma if recipe.sigma_is_known else None,
@@ -69,6 +73,23 @@ def restored_pictures(samples: Tensor) -> dict[str, Picture]:
         pictures |= {f"sample{s}": to_uint8(x) for s, x in enumerate(samples) if s > 0}
         pictures |= {"mean": to_uint8(samples.mean(dim=0)), "std": comparison([deviation_map(samples)])}
     return pictures
+
+
+def describe_deviation(samples: Tensor) -> dict[str, Any]:
+    """What the numbers of NAME_std.npy and the colours of NAME_std.png mean.
+
+    The array is the standard deviation over the samples of each pixel and channel, (3, H, W), on the [-1, 1] range of
+    the samples. The picture shows its mean over the channels in levels of 255, in colours from 0 to `picture_top`.
+    """
+    _, shown = deviation_map(samples)
+    return {
+        "samples": len(samples),
+        "ddof": 1,
+        "range": [-1, 1],
+        "mean": float(samples.std(dim=0).mean()),
+        "picture_unit": "levels of 255, mean over the channels",
+        "picture_top": shown.top,
+    }
 
 
 def tiles(subject: Subject, kept: Samples, samples: Tensor, simulated: bool) -> list[tuple[str, Any]]:

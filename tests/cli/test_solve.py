@@ -93,6 +93,25 @@ def test_fewer_steps_need_a_notice_where_step_sizes_follow_them(here: Path, caps
     assert command.main(["--task", "gaussian_deblur", "--size", "64", "--speed", "draft", "--dry-run"]) == 0
 
 
+def test_the_uncertainty_of_several_samples_as_numbers(here: Path) -> None:
+    args = ["--task", "gaussian_deblur", *QUICK, "--samples", "3", "--output", "out"]
+    assert command.main(args) == 0
+    entry = manifest(here / "out")["images"]["astronaut"]
+    std = np.load(here / "out" / entry["files"]["std_array"])
+    assert entry["files"]["std_array"] == "astronaut_std.npy" and std.shape == (3, 64, 64) and std.dtype == np.float32
+    names = [entry["files"][kind] for kind in ("restoration", "sample1", "sample2")]
+    samples = np.stack([np.asarray(PIL.Image.open(here / "out" / name), np.float64) for name in names])
+    expected = samples.std(axis=0, ddof=1).transpose(2, 0, 1) / 127.5  # of the saved pictures, in levels of 255
+    np.testing.assert_allclose(std, expected, atol=1.2 / 127.5)
+    told = entry["deviation"]
+    assert (told["samples"], told["ddof"], told["range"]) == (3, 1, [-1, 1])
+    assert told["mean"] == pytest.approx(std.mean(), rel=1e-4)
+    assert told["picture_top"] == pytest.approx(127.5 * std.mean(axis=0).max(), rel=1e-4)
+    assert command.main(["--task", "gaussian_deblur", *QUICK, "--output", "one"]) == 0
+    single = manifest(here / "one")["images"]["astronaut"]
+    assert "std_array" not in single["files"] and "deviation" not in single
+
+
 def test_tuned_step_sizes_follow_the_size_of_the_picture_and_given_ones_do_not(here: Path) -> None:
     args = ["--task", "gaussian_deblur", "--solver", "psld", "--steps", "1"]
     for name, more in (("128", ["--size", "128"]), ("64", ["--size", "64"]), ("given", ["--size", "64", "--eta", "3"])):
@@ -356,7 +375,7 @@ def test_arguments_are_judged_without_torch(args: list[str], tmp_path: Path) -> 
     assert done.returncode == (0 if "--help" in args else 2), done.stderr
     assert len(done.stderr.splitlines()) == (0 if "--help" in args else 1)
     if "--help" in args:
-        assert done.stdout.count("python scripts/solve.py") == 3
+        assert done.stdout.count("python scripts/solve.py") == 4
 
 
 def test_the_examples_of_the_help_run(here: Path, photograph: Path) -> None:

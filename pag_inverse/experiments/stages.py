@@ -66,7 +66,7 @@ class Stages:
     """The jobs by stage; each is known by all that decides its result.
 
     `candidates` have `samples` restorations of each picture where they are in `many`, else one. Those without a row of
-    a task are left out, and `notes` tells it.
+    a task are left out, and `left_out` has their names by the tasks that lack them.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Stages:
         self.tuned: dict[str, Any] = {}
         self.trials = {task: self._trial(task, self.names, inputs.truths) for task in tasks}
         self.methods: dict[tuple[Candidate, str], Method] = {}
-        self.notes: list[str] = []
+        self.left_out: dict[tuple[str, ...], list[str]] = {}
         for candidate in candidates:
             self._add(candidate)
 
@@ -93,7 +93,15 @@ class Stages:
             method.check(prior, trial.problem)
             self.methods[candidate, task] = method
         if missing:
-            self.notes.append(f"{candidate.name} is left out of {', '.join(missing)}: no row {ROWS} of it.")
+            self.left_out.setdefault(tuple(missing), []).append(candidate.name)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for the page on what is left out."""
+        return [
+            f"Left out of {', '.join(tasks)}, which has no row {ROWS} of it: {', '.join(names)}."
+            for tasks, names in self.left_out.items()
+        ]
 
     # The stages
 

@@ -53,10 +53,14 @@ def costs_table(sections: Sequence[TaskSection], methods: Sequence[str]) -> Tabl
 
 
 def quality(section: TaskSection, method: str) -> str:
-    """The PSNR of one sample, and of the mean of several where there are."""
-    found = [section.first.get(method, {}), section.scores_of_means(method)]
-    psnr = [estimate([scores["psnr"] for scores in scored.values()]).mean for scored in found if scored]
-    return ", ".join(f"{value:.2f}" for value in psnr)
+    """The PSNR of one sample, and of the mean of several where there are; with n where pictures are missing."""
+    told = []
+    for scored in (section.first.get(method, {}), section.scores_of_means(method)):
+        if scored:
+            psnr = estimate([scores["psnr"] for scores in scored.values()])
+            missing = f" (n = {psnr.n})" if psnr.n < len(section.report.truths) else ""
+            told.append(f"{psnr.mean:.2f}{missing}")
+    return ", ".join(told)
 
 
 def difference(section: TaskSection, method: str, other: str) -> str:

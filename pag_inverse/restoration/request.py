@@ -38,13 +38,16 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
     """The request with its solver and prior named where the solver is auto.
 
     It is the one that the task recommends for the kind of prior, where the rows that go with the prior have it; else
-    the one of the paper. ValueError: an unknown task, a faulty file, or an option that this solver does not have.
+    the one of the paper. That one is taken, too, for a measurement whose sigma is not known: its step sizes do not
+    follow sigma. ValueError: an unknown task, a faulty file, or an option that this solver does not have.
     """
     if request.solver != AUTO:
         return request
     prior, dataset = prior_name(request), _dataset_of_prior(request)
     kind = prior_kind(prior)
-    solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0) or default_solver(kind)
+    solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0)
+    if solver is None or (request.measurement is not None and request.sigma is None):
+        solver = default_solver(kind)
     for name in request.options:
         if name not in option_names(solver):
             raise ValueError(

@@ -104,7 +104,8 @@ def restore(
     and `problem` (what was solved): see `RestorationOutput`.
 
     prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object; by default,
-    or as "auto", the one that the task recommends for the prior (with `operator`, the task that is most like it).
+    or as "auto", the one that the task recommends for the prior (with `operator`, the task that is most like it), or
+    that of the paper, DPS or PSLD, where there is none, A is not linear, or the sigma of a measurement is not known.
     guidance: by default PAG with the row's scale and layers where the prior has those layers, no guidance where it has
     not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default "0", "1", ...
     `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
@@ -135,7 +136,8 @@ def restore(
     problem, kind, names = _problem(image_or_problem, task, operator, sigma, names, seed, prior)
     problem = problem.to(prior.device)
     wanted = task if task is not None else _task_like(problem.operator)
-    name = _solver_name(named, wanted, problem, prior, pag=guidance is None)
+    known = operator is None or sigma is not None
+    name = _solver_name(named, wanted, problem, prior, pag=guidance is None, sigma_is_known=known)
     row = _row(wanted, problem, prior, name, pag=guidance is None)
     if not isinstance(solver, Solver):
         _, height, width = problem.operator.in_shape
@@ -194,7 +196,13 @@ def _names(names: Sequence[str] | None, count: int) -> Sequence[str]:
 
 
 def _solver_name(
-    given: str | Solver | None, task: str | Path, problem: InverseProblem, prior: Prior, *, pag: bool
+    given: str | Solver | None,
+    task: str | Path,
+    problem: InverseProblem,
+    prior: Prior,
+    *,
+    pag: bool,
+    sigma_is_known: bool,
 ) -> str:
     """The name that is given, or that of an object's class; else the task's for this prior, or else the paper's."""
     if isinstance(given, str):
@@ -203,7 +211,8 @@ def _solver_name(
     if given is not None:
         return next((known for known, found in SOLVERS.items() if found is type(given)), default_solver(kind))
     name = recommended_solver(task, kind, prior.dataset or ROWS, pag=pag)
-    if name is None or (solver_class(name).linear_only and not problem.operator.linear):
+    usable = name is not None and (problem.operator.linear or not solver_class(name).linear_only)
+    if name is None or not usable or not sigma_is_known:
         return default_solver(kind)
     return name
 

@@ -77,6 +77,14 @@ def test_the_solver_is_the_task_s_unless_it_is_named(
     assert settings["solver"] == solver and settings["prior"] == ("latent" if solver == "psld" else "pixel")
 
 
+def test_a_measurement_of_unknown_sigma_is_restored_by_the_solver_of_the_paper(photograph: Path, here: Path) -> None:
+    """Solvers that divide by sigma would restore the noise."""
+    args = ["--task", "gaussian_deblur", "--measurement", str(photograph), "--steps", "2"]
+    for more, solver in (([], "dps"), (["--sigma", "0.05"], "pigdm")):
+        assert command.main([*args, *more]) == 0
+        assert manifest(here / "results" / f"gaussian_deblur_{solver}")["settings"]["solver"] == solver
+
+
 def test_the_kind_of_a_prior_is_told_from_its_files(here: Path, adm_checkpoint: Path, tiny_sd_folder: Path) -> None:
     from pag_inverse.restoration.request import resolve_solver
     from pag_inverse.settings import SolveRequest

@@ -96,6 +96,9 @@ def test_the_short_tables_have_a_column_for_each_task(comparison: ComparisonRepo
     pag = sections[0].differences()[0][1].rows[0][2]
     assert ["dps", pag, ""] in rows and ["dps", pag.replace("+", "-"), ""] in rows  # PAG's; minus the reference
     assert lines[-1] == "* A note."
+    fewer = replace(report, tasks={"box_inpainting": [r for r in found if r.picture == "coffee" or r.sample == 0]})
+    text = comparison_markdown(fewer, sections_of(fewer))  # of an interrupted run
+    assert re.search(r"\| dps_pag \| [\d.]+, [\d.]+ \(n = 1\) \|", text)
 
 
 def test_a_lpips_of_the_means_is_the_one_that_is_given(comparison: ComparisonReport) -> None:

@@ -129,7 +129,10 @@ def test_a_callback_stops_the_run(pixel: PixelPrior, true: Any) -> None:
 
 
 def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps, step sizes for this side, and PAG come from configs/tasks, by the task or by the operator's kind."""
+    """Steps, step sizes for this side, and PAG come from configs/tasks, by the task or by the operator's kind.
+
+    The solver does, too, but where sigma is not known or A is not linear.
+    """
     seen: list[Any] = []
 
     def stop(problem: Any, model: Any, solver: Any, steps: int, *rest: Any, **named: Any) -> Any:
@@ -154,6 +157,7 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         lambda: restore(picture, task="motion_deblur"),
         lambda: restore(y, operator=box, sigma=0.1, solver="auto"),
         lambda: restore(picture, task="motion_deblur", prior="latent"),
+        lambda: restore(y, operator=box),
         lambda: restore(y, operator=Squared((3, SIDE, SIDE), (3, SIDE, SIDE)), sigma=0.1),
     ]
     for call in calls:
@@ -162,7 +166,7 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
     (motion, steps, guidance), (box, _, _), (latent, _, _), *automatic = seen
     assert (motion.eta, steps, motion.step_limit) == (84 * SIDE / 256, 100, "noise")
     assert (guidance.s, guidance.layers) == (2.0, ("up_blocks.1.attentions.1",))
-    assert [type(solver) for solver, *_ in automatic] == [PiGDM, PiGDM, PSLD, DPS]  # DPS where A is not linear
+    assert [type(solver) for solver, *_ in automatic] == [PiGDM, PiGDM, PSLD, DPS, DPS]
     assert automatic[2][0] == latent
     assert (box.eta, box.spacing) == (30 * SIDE / 256, "even")
     assert latent.gamma == 12 * SIDE / 256 and latent.renoise_prediction

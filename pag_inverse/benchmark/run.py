@@ -28,7 +28,7 @@ from pag_inverse.runtime.devices import check_device
 from pag_inverse.settings import Count, Names, check_choice, check_different, load_prior_config, settings
 from pag_inverse.settings.files import read_json
 from pag_inverse.settings.request import Device
-from pag_inverse.solvers import default_solver
+from pag_inverse.solvers import default_solver, solver_class
 from pag_inverse.storage.json_lines import strict
 from pag_inverse.storage.places import check_names, check_writable
 
@@ -37,11 +37,12 @@ from pag_inverse.storage.places import check_names, check_writable
 class BenchmarkRequest:
     """What is measured: every combination of priors, sides, batches and precisions; `steps` are of a restoration.
 
-    `priors`: embedded ones and ARCHITECTURES. `sizes`: sides in pixels, by default the prior's own. `threads`: of the
+    `priors`: embedded ones and ARCHITECTURES. `solvers`: each with the priors of its kind, by default DPS and PSLD. `sizes`: sides in pixels, by default the prior's own. `threads`: of the
     processor, by default torch's choice. `output`: the JSON.
     """
 
     priors: Names = EMBEDDED
+    solvers: Names = ()
     task: str = "gaussian_deblur"
     sizes: tuple[Count, ...] = ()
     batches: tuple[Count, ...] = (1,)
@@ -106,13 +107,13 @@ def _is_ours(file: Path) -> bool:
 
 
 def cases(request: BenchmarkRequest) -> Iterator[Case]:
-    """Every case of a request; each prior goes with the first solver that is meant for its kind."""
+    """Every case of a request; each prior goes with the solvers that are meant for its kind."""
     for name in request.priors:
         check_choice("prior", name, [*EMBEDDED, *ARCHITECTURES])
     for name, batch, precision in itertools.product(request.priors, request.batches, request.precisions):
         config = load_prior_config(ARCHITECTURES.get(name, name))
-        solver = default_solver(config.kind)
-        for size in request.sizes or (config.image_size,):
+        sizes, solvers = request.sizes or (config.image_size,), solvers_of(request, name, config.kind)
+        for solver, size in itertools.product(solvers, sizes):
             yield Case(
                 prior=name,
                 solver=solver,
@@ -129,6 +130,16 @@ def cases(request: BenchmarkRequest) -> Iterator[Case]:
                 low_memory=request.low_memory,
                 reference=request.reference and has_reference(solver),
             )
+
+
+def solvers_of(request: BenchmarkRequest, prior: str, kind: str) -> list[str]:
+    """The solvers of a request that are meant for a prior's kind; ValueError where there is none."""
+    if not request.solvers:
+        return [default_solver(kind)]
+    found = [name for name in request.solvers if solver_class(name).default_prior == kind]
+    if not found:
+        raise ValueError(f"none of the solvers {', '.join(request.solvers)} is meant for prior {prior}")
+    return found
 
 
 def measure(case: Case, profile: bool) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Bench:
                 "encode": lambda: through(lambda x: self.prior.encode(x, self.draw), self.x),
                 "operator": lambda: through(self._measure_and_glue, self.x),
             }
+        if self.solver.linear_only:
+            found["linear solve"] = self._solve
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -119,6 +121,11 @@ class Bench:
 
     def _eps(self, z: Tensor, network: Any = None) -> Tensor:
         return self.prior.predict(z, self.t, network=network).eps
+
+    def _solve(self) -> Tensor:
+        """The linear solve of a step, with the damping of its place in the chain, and A* of what it gives."""
+        operator, abar = self.problem.operator, float(self.schedule.abar[PLACE])
+        return operator.pinv(self.problem.y - operator.forward(self.x), self.problem.noise.sigma**2 / (1 - abar))
 
     def _measure_and_glue(self, x: Tensor) -> Tensor:
         operator, y = self.problem.operator, self.problem.y

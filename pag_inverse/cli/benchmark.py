@@ -31,6 +31,7 @@ def parser() -> Parser:
     priors = [*EMBEDDED, *ARCHITECTURES]
     p.add_argument("--prior", dest="priors", nargs="+", default=list(EMBEDDED), choices=priors, metavar="PRIOR",
                    help=", ".join(priors))  # fmt: skip
+    p.add_argument("--solver", dest="solvers", nargs="+", default=[], help="by default dps and psld")
     p.add_argument("--task", default="gaussian_deblur", choices=TASKS)
     p.add_argument("--size", dest="sizes", type=int, nargs="+", default=[], help="sides of the picture; by default "
                    "the prior's own")  # fmt: skip

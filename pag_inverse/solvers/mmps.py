@@ -13,7 +13,7 @@ from operators.conjugate_gradients import conjugate_gradients
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.problem import InverseProblem
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import Count, settings
+from pag_inverse.settings import Count, Positive, settings
 from pag_inverse.solvers.base import State, StepOutput
 from pag_inverse.solvers.pigdm import shortened
 from pag_inverse.solvers.posterior import DDIMSolver, noise_sigma
@@ -23,8 +23,9 @@ from pag_inverse.solvers.posterior import DDIMSolver, noise_sigma
 class MMPS(DDIMSolver):
     """x0' = x0 + V A* (A V A* + sigma^2)^-1 (y - A x0), then a DDIM step from x0'.
 
-    V = (1 - abar) / sqrt(abar) d x0 / d x_t is the covariance of the image given x_t, so that any Gaussian prior is
-    met exactly. Conjugate gradients solve the system: each iteration is a backward pass through the network.
+    V = (1 - abar) / sqrt(abar) d x0 / d x_t is the covariance of the image given x_t: exact for any Gaussian prior with
+    no variance above `variance`. What a network makes larger is cut off. Conjugate gradients solve the system: each
+    iteration is a backward pass through the network.
 
     >>> from pag_inverse import MMPS
     >>> MMPS().iterations
@@ -33,6 +34,7 @@ class MMPS(DDIMSolver):
 
     iterations: Annotated[Count, Field(le=1000, description="of conjugate gradients; each is a backward pass")] = 3
     tolerance: Annotated[float, Field(ge=0, lt=1, description="relative residual at which they stop earlier")] = 1e-3
+    variance: Annotated[Positive, Field(description="the largest that the image may have along any direction")] = 1e3
 
     default_prior: ClassVar[str] = "pixel"
 
@@ -40,7 +42,8 @@ class MMPS(DDIMSolver):
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
     ) -> StepOutput:
         """One step for every image of the batch."""
-        abar, operator, variance = float(schedule.abar[i]), problem.operator, noise_sigma(problem) ** 2
+        abar, operator, noise_variance = float(schedule.abar[i]), problem.operator, noise_sigma(problem) ** 2
+        largest = self.variance * (1 - abar) / (self.variance * abar + 1 - abar)
         x_t = state.z.detach().requires_grad_(True)
         with torch.enable_grad():
             eps = model(x_t, int(schedule.timesteps[i]))  # 1: plain, perturbed, guided
@@ -50,10 +53,10 @@ class MMPS(DDIMSolver):
 
         def covariance(v: Tensor) -> Tensor:
             (grad,) = torch.autograd.grad(x0, x_t, v, retain_graph=True)
-            return shortened((1 - abar) / abar**0.5 * grad, (1 - abar) * v)
+            return shortened((1 - abar) / abar**0.5 * grad, largest * v)
 
         u = conjugate_gradients(  # 3
-            lambda u: operator.forward(covariance(operator.adjoint(u))) + variance * u,
+            lambda u: operator.forward(covariance(operator.adjoint(u))) + noise_variance * u,
             problem.y - operator.forward(met),
             tolerance=self.tolerance,
             iterations=self.iterations,

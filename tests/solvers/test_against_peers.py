@@ -198,8 +198,6 @@ def exact_x0(prior: Tensor, denoiser: Denoiser, operator: Operator, i: int) -> T
 @pytest.mark.parametrize("largest", [1.0, 20.0])
 @steps
 def test_mmps_is_exact(pair: Callable[[], tuple[Operator, Any]], largest: float, i: int) -> None:
-    if largest > 1 and i > 1:
-        pytest.xfail("a covariance above 1 - abar is shortened in the midst of conjugate gradients")
     operator, _ = pair()
     prior, denoiser = gaussian(largest)
     found = our_step(MMPS(iterations=200, tolerance=1e-9), denoiser, operator, i).x0

@@ -37,7 +37,8 @@ from pag_inverse.storage.places import check_names, check_writable
 class BenchmarkRequest:
     """What is measured: every combination of priors, sides, batches and precisions; `steps` are of a restoration.
 
-    `priors`: embedded ones and ARCHITECTURES. `solvers`: each with the priors of its kind, by default DPS and PSLD. `sizes`: sides in pixels, by default the prior's own. `threads`: of the
+    `priors`: embedded ones and ARCHITECTURES. `solvers`: each with the priors of its kind, by default DPS and PSLD.
+    `sizes`: sides in pixels, by default the prior's own. `threads`: of the
     processor, by default torch's choice. `output`: the JSON.
     """
 

@@ -86,7 +86,7 @@ class _TaskFile(FileModel):
     operator: _Operator
     noise: _Noise
     rows: dict[str, dict[str, _Pair]]
-    recommended: dict[Kind, str] = Field(default_factory=dict)
+    recommended: dict[str, dict[Kind, str]] = Field(default_factory=dict)
 
 
 Rows = Mapping[str, Mapping[str, Hyperparameters]]  # by dataset, then by SOLVER.with_pag or SOLVER.without_pag
@@ -132,17 +132,16 @@ def has_row(task: str | Path, dataset: str, solver: str, *, pag: bool) -> bool:
 
 
 def recommended_solver(task: str | Path, kind: Kind, dataset: str | None, *, pag: bool) -> str | None:
-    """The solver that a task recommends with a pixel or a latent prior; None where it names none.
+    """The solver that a task recommends with a pixel or a latent prior of a dataset; None where it names none.
 
-    None, too, where the dataset has no row of that solver and guidance: the published tables have rows of their own
-    solvers only. ValueError for an unknown task or a faulty file.
+    None, too, where the dataset has no row of that solver and guidance. ValueError for an unknown task or a faulty file.
 
     >>> from pag_inverse.settings.task import recommended_solver
     >>> recommended_solver("motion_deblur", "pixel", "imagenet", pag=True) is None
     True
     """
     _, _, file, rows = _read_task(task)
-    solver = file.recommended.get(kind)
+    solver = file.recommended.get(dataset or "", {}).get(kind)
     return solver if solver and _row_name(solver, pag) in rows.get(dataset or "", {}) else None
 
 
@@ -156,11 +155,11 @@ def _read_task(task: str | Path) -> tuple[str, str, _TaskFile, Rows]:
     name, source, values = open_settings("task", task, TASKS)
     file = read_model(_TaskFile, values, source)
     rows = {name: _read_rows(pairs, f"{source}: rows.{name}") for name, pairs in file.rows.items()}
-    solvers = sorted({solver for pairs in file.rows.values() for solver in pairs})
-    for kind, solver in file.recommended.items():
-        if solver not in solvers:
-            there = ", ".join(solvers) or "none"
-            raise ValueError(f"{source}: recommended.{kind} is {short(solver)}; the rows are of {there}")
+    for dataset, found in file.recommended.items():
+        there = ", ".join(file.rows.get(dataset, {})) or "none"
+        for kind, solver in found.items():
+            if solver not in file.rows.get(dataset, {}):
+                raise ValueError(f"{source}: recommended.{dataset}.{kind} is {short(solver)}; its rows are of {there}")
     return name, source, file, rows
 
 

@@ -16,7 +16,6 @@ from pag_inverse.settings import (
     PRIORS,
     TASKS,
     Hyperparameters,
-    has_row,
     load_prior_config,
     load_task,
     recommended_solver,
@@ -88,8 +87,9 @@ BAD = [  # what is written, in place of what, and what the error names
     ("options: {encode: mode}", "options: {eta: 2.0}", "rows.mine.psld.with_pag.eta is given twice"),
     ("without_pag:", "no_pag:", "rows.mine.dps.no_pag is an unknown key"),
     ("  mine:", "  7:", "rows.7.[key] is 7; it must be a valid string"),
-    ("rows:", "recommended: {pixel: ddrm}\nrows:", "recommended.pixel is 'ddrm'; the rows are of dps, psld"),
-    ("rows:", "recommended: {ffhq: dps}\nrows:", "recommended.ffhq.[key] is 'ffhq'; it must be 'pixel' or 'latent'"),
+    ("rows:", "recommended: {mine: {pixel: ddrm}}\nrows:", "recommended.mine.pixel is 'ddrm'; its rows are of"),
+    ("rows:", "recommended: {other: {pixel: dps}}\nrows:", "recommended.other.pixel is 'dps'; its rows are of none"),
+    ("rows:", "recommended: {mine: {adm: dps}}\nrows:", "recommended.mine.adm.[key] is 'adm'; it must be 'pixel' or"),
     ("rows:", "recommended: dps\nrows:", "recommended is 'dps'; it must be a valid dictionary"),
     ("rows:", "columns:", "columns is an unknown key"),
     ("noise: {name: gaussian, sigma: 0.05}", "noise: gaussian", "noise is 'gaussian'; it must be a valid dictionary"),
@@ -172,18 +172,17 @@ def test_the_rows_of_the_embedded_priors(task, solver, pag):
 @pytest.mark.parametrize("pag", [True, False])
 def test_the_recommended_solvers_have_rows_of_the_embedded_priors(task, pag):
     found = {kind: recommended_solver(task, kind, "natural", pag=pag) for kind in ("pixel", "latent")}
-    assert found == {"pixel": "pigdm", "latent": "psld"}
+    assert found == {"pixel": "diffpir", "latent": "psld"}
     for kind, solver in found.items():
         row = load_task(task, "natural", solver, image_size=256, pag=pag).hyperparameters
         assert row is not None and bool(row.layers) == (row.s > 0) == pag
         assert make_solver(solver, row).default_prior == kind
-    assert has_row(task, "natural", "pigdm", pag=pag) and not has_row(task, "ffhq", "pigdm", pag=pag)
-    assert recommended_solver(task, "pixel", "ffhq", pag=pag) is None  # its tables have rows of their own solvers
+    assert recommended_solver(task, "pixel", "ffhq", pag=pag) is None  # the paper's solvers
     assert recommended_solver(task, "pixel", None, pag=pag) is None
 
 
 def test_a_recommendation_counts_where_the_row_is_there(tmp_path):
-    mine = write(tmp_path, GOOD + "recommended: {pixel: dps}\n")
+    mine = write(tmp_path, GOOD + "recommended: {mine: {pixel: dps}}\n")
     assert recommended_solver(mine, "pixel", "mine", pag=False) == "dps"
     assert recommended_solver(mine, "pixel", "mine", pag=True) is None  # dps has no row with PAG there
     assert recommended_solver(mine, "latent", "mine", pag=True) is None

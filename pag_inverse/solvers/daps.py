@@ -27,7 +27,7 @@ class DAPS(Solver):
     A step follows the probability-flow ODE from x_t to x0 with `ode_steps` Euler steps, then takes `langevin_steps` of
     x += rate (A* (y - A x) / tau^2 + (x0 - x) / sigma_t^2) + sqrt(2 rate) n (Algorithm 1). `rate` falls linearly from
     lr to lr times lr_ratio over the chain. The operator may be non-linear. No graph goes through the network.
-    ValueError: sigma_min above sigma_max.
+    They diverge where rate ||A||^2 / tau^2 is above 2. ValueError: sigma_min above sigma_max.
 
     The state is x_t sqrt(abar), which is what a network of a variance-preserving chain takes.
 

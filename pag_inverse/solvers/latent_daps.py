@@ -18,6 +18,9 @@ from pag_inverse.solvers.daps import DAPS
 class LatentDAPS(DAPS):
     """DAPS on a latent z: Langevin steps follow the gradient of ||y - A(D(z))||^2 / 2 through the decoder.
 
+    The decoder's gain is part of the operator's: an lr that suits DAPS may diverge here, and a quarter of it did not
+    with the embedded prior.
+
     >>> from pag_inverse import LatentDAPS
     >>> LatentDAPS(langevin_steps=5).sigma_max
     10.0

@@ -134,7 +134,8 @@ def has_row(task: str | Path, dataset: str, solver: str, *, pag: bool) -> bool:
 def recommended_solver(task: str | Path, kind: Kind, dataset: str | None, *, pag: bool) -> str | None:
     """The solver that a task recommends with a pixel or a latent prior of a dataset; None where it names none.
 
-    None, too, where the dataset has no row of that solver and guidance. ValueError for an unknown task or a faulty file.
+    None, too, where the dataset has no row of that solver and guidance. ValueError for an unknown task or a
+    faulty file.
 
     >>> from pag_inverse.settings.task import recommended_solver
     >>> recommended_solver("motion_deblur", "pixel", "imagenet", pag=True) is None

@@ -160,12 +160,44 @@ def test_every_row_of_table_7(task, dataset):
 
 
 @pytest.mark.parametrize("task", COLUMNS)
-@pytest.mark.parametrize("solver", ["dps", "psld"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("pag", [True, False])
 def test_the_rows_of_the_embedded_priors(task, solver, pag):
     row = load_task(task, "natural", solver, image_size=256, pag=pag).hyperparameters
-    assert row is not None and make_solver(solver, row).eta > 0 and row.tuned_side == 256
-    assert bool(row.layers) == (row.s > 0) == pag
+    assert row is not None and bool(row.layers) == (row.s > 0) == pag
+    made = make_solver(solver, row)
+    assert bool(made.STEP_SIZES) == (row.tuned_side == 256)
+
+
+# Sections and tables of the papers, beside DPS and PSLD: steps and options.
+PAPERS = {
+    "pigdm": (100, {"ddim_eta": 1.0, "weight": 1.0, "jacobian": True}),
+    "mmps": (100, {"iterations": 3}),
+    "ddnm": (100, {"eta": 0.85}),
+    "daps": (200, {"ode_steps": 5, "langevin_steps": 100, "tau": 0.01, "sigma_max": 100.0, "lr_ratio": 0.01}),
+    "reddiff": (100, {"weight": 0.25}),
+    "ldps": (1000, {"eta": 1.0}),
+    "latent_daps": (50, {"ode_steps": 2, "langevin_steps": 100, "sigma_max": 10.0}),
+}
+DIFFPIR = {"ffhq": ((1.0, 1.0), (15.0, 0.25), (7.0, 0.3), (7.0, 0.3))}  # lambda and zeta, in the order of COLUMNS
+DIFFPIR["imagenet"] = (DIFFPIR["ffhq"][0], (35.0, 0.35), *DIFFPIR["ffhq"][2:])
+
+
+@pytest.mark.parametrize("dataset", ["ffhq", "imagenet"])
+@pytest.mark.parametrize("pag", [True, False])
+@pytest.mark.parametrize("column, task", enumerate(COLUMNS))
+def test_further_solvers_have_the_settings_of_their_papers(column, task, dataset, pag):
+    weight, zeta = DIFFPIR[dataset][column]
+    lr = 1e-4 if task in ("super_resolution", "gaussian_deblur") else 5e-5
+    papers = PAPERS | {"diffpir": (100, {"weight": weight, "zeta": zeta, "spacing": "quadratic"})}
+    for solver, (steps, options) in papers.items():
+        row = load_task(task, dataset, solver, image_size=256, pag=pag).hyperparameters
+        found = make_solver(solver, row)
+        expected = options | ({"lr": lr} if solver.endswith("daps") else {})
+        assert row.steps == steps and {key: found.options()[key] for key in expected} == expected
+        like = "psld" if found.default_prior == "latent" else "dps"
+        paper = load_task(task, dataset, like, image_size=256, pag=pag).hyperparameters
+        assert (row.s, row.layers) == (paper.s, paper.layers)
 
 
 @pytest.mark.parametrize("task", COLUMNS)

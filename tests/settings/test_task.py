@@ -20,7 +20,7 @@ from pag_inverse.settings import (
     load_task,
     recommended_solver,
 )
-from pag_inverse.solvers import DPS, PSLD, make_solver
+from pag_inverse.solvers import DPS, PSLD, SOLVERS, make_solver
 
 COLUMNS = ("box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur")
 SD_LAYER = ("down_blocks.2.attentions.1.transformer_blocks.0.attn1",)

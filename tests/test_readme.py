@@ -31,7 +31,6 @@ SMALL = {
     "search": ["--steps", "1", "--size", "64", "--pictures", "1", "--samples", "1"],
     "ablate": ["--table-only", "--size", "64", "--pictures", "1"],
     "compare": ["--page-only", "--size", "64"],
-    "calibrate": ["--steps", "2", "--samples", "2"],
     "train": ["--steps", "1", "--batch", "1", "--crops", "32:1"],
 }
 MODULES = {"train_prior": "train"}

@@ -33,8 +33,9 @@ from pag_inverse.storage.places import check_places, check_writable
 CASES = tuple(itertools.product(PRIORS, OPERATORS, SIGMAS))
 HEAD = ("solver", "steps", *PRIORS, "weight", "verdict")
 FROM_PRIOR = "prior"  # the value of an option that stands for the variance of the case's prior
-# The words of a verdict by the deviation ratio, each below its bound, and the bias from which one is told.
-WORDS, BIASED = ((0.5, "collapses"), (0.8, "too narrow"), (1.25, "samples"), (math.inf, "too wide")), 0.1
+# The words of a verdict by the deviation ratio, each below its bound; the bias, or error of a weight, that is told.
+SAMPLES, WIDE, SMALLEST, BIASED = "samples", 1.25, 1e-3, 0.1
+WORDS = ((0.5, "collapses"), (1 / WIDE, "too narrow"), (WIDE, SAMPLES), (math.inf, "too wide"))
 
 
 @settings
@@ -47,7 +48,7 @@ class CalibrationRequest:
     output: Path
     solvers: Names = ()
     options: dict[str, Any] = field(default_factory=dict)
-    samples: Count = 256
+    samples: Count = 128
     steps: Count = 250
 
 
@@ -96,7 +97,8 @@ def case_name(prior: str, operator: str, sigma: float) -> str:
 
 def label(run: Mapping[str, Any]) -> str:
     """A solver with its options."""
-    return ", ".join([f"`{run['solver']}`", *(f"{name} = {value}" for name, value in run["options"].items())])
+    options = (f"{name} = {json.dumps(value)}".replace('"', "") for name, value in run["options"].items())
+    return ", ".join([f"`{run['solver']}`", *options])
 
 
 def identity(run: Mapping[str, Any]) -> tuple[str, int]:
@@ -134,8 +136,13 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
 def row(run: Mapping[str, Any]) -> list[str]:
     """The cells of a run."""
     priors = [prior_cell([run["cases"][case_name(*case)] for case in CASES if case[0] == prior]) for prior in PRIORS]
-    errors = [abs(f["weight"] - f["exact_weight"]) for f in run["cases"].values() if "weight" in f]
-    return [label(run), str(run["steps"]), *priors, f"{max(errors):.2f}" if errors else "-", verdict(run)]
+    error = weight_error(list(run["cases"].values()))
+    return [label(run), str(run["steps"]), *priors, f"{error:.2f}", verdict(run)]
+
+
+def weight_error(cases: Sequence[Mapping[str, float]]) -> float:
+    """The largest error of the first mode's weight; NaN where all samples failed."""
+    return max((abs(f["weight"] - f["exact_weight"]) for f in cases if "weight" in f), default=math.nan)
 
 
 def prior_cell(cases: Sequence[Mapping[str, float]]) -> str:
@@ -147,22 +154,29 @@ def prior_cell(cases: Sequence[Mapping[str, float]]) -> str:
 
 
 def geometric_mean(cases: Sequence[Mapping[str, float]], name: str) -> float:
-    """Of a figure, at least 0.001 each."""
-    return math.exp(fmean(math.log(max(case[name], 1e-3)) for case in cases))
+    """Of a figure, at least SMALLEST each."""
+    return math.exp(fmean(math.log(max(case[name], SMALLEST)) for case in cases))
 
 
 def verdict(run: Mapping[str, Any]) -> str:
-    """What a run's samples are like: their deviations where measured and where not, and their bias.
+    """What a run's samples are like: their deviations where measured and where not, their bias, the modes' weights.
 
-    `samples`: both deviations within 20 % of the posterior's; `collapses`: one is below half of it.
+    `samples`: the deviations are within 20 % of the posterior's; `collapses`: below half of it; `uneven`: too narrow
+    in some cases and too wide in others.
     """
     cases: list[Mapping[str, float]] = list(run["cases"].values())
     if any(case["failed"] for case in cases):
         return "fails"
-    ratios = {part: geometric_mean(cases, part) for part in ("measured", "unmeasured")}
-    words = {part: next(word for most, word in WORDS if ratio < most) for part, ratio in ratios.items()}
+    words = {part: word(cases, part) for part in ("measured", "unmeasured")}
     same = len(set(words.values())) == 1
-    said = (
-        [words["measured"]] if same else [f"{word} where {part}" for part, word in words.items() if word != "samples"]
-    )
-    return ", ".join([*said, *(["biased"] if median(case["bias"] for case in cases) > BIASED else [])])
+    said = [words["measured"]] if same else [f"{said} where {part}" for part, said in words.items() if said != SAMPLES]
+    biased = median(case["bias"] for case in cases) > BIASED
+    return ", ".join([*said, *["biased"] * biased, *["wrong weights"] * (weight_error(cases) > BIASED)])
+
+
+def word(cases: Sequence[Mapping[str, float]], part: str) -> str:
+    """The word of WORDS for the deviations of a part."""
+    mean = geometric_mean(cases, part)
+    found = next(word for most, word in WORDS if mean < most)
+    apart = fmean(abs(math.log(max(case[part], SMALLEST))) for case in cases)
+    return "uneven" if found == SAMPLES and apart > math.log(WIDE) else found

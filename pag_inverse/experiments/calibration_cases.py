@@ -118,10 +118,10 @@ class Figures:
     """How the samples of a solver differ from the posterior; all but `failed` are None where one has failed.
 
     bias: ||sample mean - mean|| over the root of the trace of the posterior's covariance, what the finite number of
-    samples adds taken away, and its standard error; bias_share: over the norm of the mean. ratio: the rms deviation
-    of the samples over the posterior's; measured and unmeasured: in the directions that the operator
-    passes, and in the others. weight and exact_weight: of the first mode, None for a single mode. failed: the
-    share of samples that left the finite numbers.
+    samples adds taken away; bias_error: how much larger it is where its square is larger by a standard error;
+    bias_share: over the norm of the mean. ratio: the rms deviation of the samples over the posterior's; measured and
+    unmeasured: in the directions that the operator passes, and in the others. weight and exact_weight: of the first
+    mode, None for a single mode. failed: the share of samples that left the finite numbers.
     """
 
     bias: float | None = None
@@ -142,13 +142,12 @@ def figures(samples: Tensor, case: Case) -> Figures:
         return Figures(failed=float((~finite).double().mean()))
     posterior, count = case.posterior, len(samples)
     trace = float(posterior.covariance.trace())
-    centred = samples - samples.mean(dim=0)
-    covariance = centred.T @ centred / (count - 1)
+    covariance, apart = samples.T.cov(), samples.mean(dim=0) - posterior.mean
     total = float(covariance.trace())
-    distance = float((samples.mean(dim=0) - posterior.mean).square().sum())
-    square = max(0.0, distance - total / count)
+    square = max(0.0, float(apart @ apart) - total / count)  # ||apart||^2 without what the noise of the mean adds
     of_square = max(0.0, float(covariance.square().sum()) - total**2 / count)  # the trace of the squared covariance
-    error = math.sqrt(2 * of_square + 4 * square * count * total / SIZE) / count
+    along = max(0.0, float(apart @ covariance @ apart) - of_square / count)
+    error = math.sqrt(2 * of_square / count**2 + 4 * along / count)  # of the square
     bias = math.sqrt(square)
     basis, decided = case.directions
     found, exact = ((basis.T @ c @ basis).diagonal() for c in (covariance, posterior.covariance))

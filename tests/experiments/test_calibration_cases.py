@@ -68,9 +68,9 @@ def test_pigdm_as_published_is_unbiased_and_narrower_with_fewer_steps() -> None:
     assert many.measured == pytest.approx(1, abs=0.05) and many.unmeasured == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("prior", ["independent, v = 0.1", "smooth"])
-def test_mmps_samples_gaussians_with_and_without_a_covariance(prior: str) -> None:
-    case = make_case(prior, "mask", 0.3)
-    found = figures(draw_samples(MMPS(spacing="quadratic", iterations=30), case, 500, 120), case)
+@pytest.mark.parametrize("prior, operator", [("independent, v = 0.1", "mask"), ("smooth", "super-resolution")])
+def test_mmps_samples_gaussians_with_and_without_a_covariance(prior: str, operator: str) -> None:
+    case = make_case(prior, operator, 0.3)
+    found = figures(draw_samples(MMPS(spacing="quadratic", iterations=30), case, COUNT, 120), case)
     assert found.bias is not None and found.bias < 0.02
     assert [found.ratio, found.measured, found.unmeasured] == pytest.approx([1, 1, 1], abs=0.05)

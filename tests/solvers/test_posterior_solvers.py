@@ -34,8 +34,15 @@ from pag_inverse.solvers.posterior import SMALLEST_SIGMA
 
 SHAPE = (3, 8, 8)
 MEAN, STD, SIGMA, STEPS, INDEX = 0.2, 0.7, 0.3, 20, 12
-SOLVERS: list[Solver] = [PiGDM(), PiGDM(jacobian=False, weight=4.0), MMPS(), DDNM(), DiffPIR()]
-NAMES = ["pigdm", "jacobian_free", "mmps", "ddnm", "diffpir"]
+SOLVERS: list[Solver] = [
+    PiGDM(),
+    PiGDM(jacobian=False, weight=4.0),
+    PiGDM(draw_x0=True),
+    MMPS(),
+    DDNM(),
+    DiffPIR(),
+]
+NAMES = ["pigdm", "jacobian_free", "draw_x0", "mmps", "ddnm", "diffpir"]
 MakePrior = Callable[[float, float], Prior]
 
 

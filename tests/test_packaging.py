@@ -67,11 +67,10 @@ def test_two_packages_are_put_down_and_nothing_else(installed):
 
 @pytest.mark.parametrize("source, target", PACKAGES.items())
 def test_every_file_of_the_sources_is_installed(installed, source, target):
-    """The pages of the folders and the benchmark's results are of the repository alone."""
+    """The pages of the folders, and the results of the benchmark and the calibration, are of the repository alone."""
     missing = files_below(ROOT / source) - files_below(installed / target)
-    assert {
-        name for name in missing if not (name.endswith("README.md") or name.startswith("benchmark/results/"))
-    } == set()
+    kept = ("benchmark/results/", "experiments/results/")
+    assert {name for name in missing if not (name.endswith("README.md") or name.startswith(kept))} == set()
 
 
 def test_every_package_is_listed():

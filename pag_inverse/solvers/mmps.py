@@ -34,7 +34,7 @@ class MMPS(DDIMSolver):
 
     iterations: Annotated[Count, Field(le=1000, description="of conjugate gradients; each is a backward pass")] = 3
     tolerance: Annotated[float, Field(ge=0, lt=1, description="relative residual at which they stop earlier")] = 1e-3
-    variance: Annotated[Positive, Field(description="the largest that the image may have along any direction")] = 1e3
+    variance: Annotated[Positive, Field(description="the largest that the image may have along any direction")] = 10.0
 
     default_prior: ClassVar[str] = "pixel"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from pag_inverse.schedule import Schedule
 from pag_inverse.settings import Unit, settings
 from pag_inverse.solvers.base import Solver
 from pag_inverse.solvers.data_term import Spacing
+from pag_inverse.solvers.presets import Preset
 
 SMALLEST_SIGMA = 0.01  # on [-1, 1]: an image of 8 bits has 0.002, and a linear solve needs some damping
 
@@ -42,6 +44,7 @@ class PosteriorSolver(PosteriorOptions, Solver):
     `data_x0` names the x0 that meets the measurement. Its correction is added to the x0 of the guided eps.
     """
 
+    PRESETS: ClassVar[Mapping[str, Preset]] = {"fast": Preset(20), "draft": Preset(15)}
     pixel_only: ClassVar[bool] = True
     linear_only: ClassVar[bool] = True
 

@@ -15,6 +15,10 @@ from pag_inverse.solvers.base import State, StepOutput
 from pag_inverse.solvers.data_term import Spacing
 from pag_inverse.solvers.posterior import PosteriorSolver, noise_sigma
 
+# Of a linear solve without a closed form. 20 and 100 gave the same pictures to 0.01 dB under motion blur: what a solve
+# leaves where noise is strong, the next steps take up.
+ITERATIONS = 30
+
 
 @settings
 class DiffPIR(PosteriorSolver):
@@ -40,14 +44,17 @@ class DiffPIR(PosteriorSolver):
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
     ) -> StepOutput:
         """One step for every image of the batch; the last one leaves the measurement out."""
-        x_t, abar, prev = state.z, float(schedule.abar[i]), float(schedule.abar_prev[i])
+        x_t, operator = state.z, problem.operator
+        abar, prev = float(schedule.abar[i]), float(schedule.abar_prev[i])
         eps = model(x_t, int(schedule.timesteps[i]))  # 1: plain, perturbed, guided
         x0_guided = schedule.predict_x0(x_t, eps.guided, i)
         met = self.met(schedule.predict_x0(x_t, eps.unguided, i), x0_guided)  # 2
         if i == 0:
             return StepOutput(State(x0_guided), met, problem.residual(met))
         rho = self.weight * noise_sigma(problem) ** 2 * abar / (1 - abar)
-        x0_met = problem.operator.prox(met, problem.y, rho)  # 3
+        x0_met = met + operator.adjoint(
+            operator.solve(problem.y - operator.forward(met), rho, iterations=ITERATIONS)
+        )  # 3
         x0 = x0_guided + x0_met - met
         chosen = self.eps_of_step(x_t, x0, eps, i, schedule)
         noise = (1 - self.zeta) ** 0.5 * chosen + self.zeta**0.5 * draw(tuple(x_t.shape))

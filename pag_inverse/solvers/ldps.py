@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,9 @@ class LDPS(GradientSolver):
 
     renoise_prediction: Annotated[bool, Field(description="fresh noise on A(D(z0)) at each step, as published")] = True
     ddim_eta: Annotated[Unit, Field(description="noise of a DDIM step; 0 is deterministic")] = 0.0
+    renoise: Annotated[
+        Literal["guided", "unguided"], Field(description="the eps that the step adds again: the guided, or CFG++'s")
+    ] = "guided"
 
     STEP_SIZES: ClassVar[tuple[str, ...]] = ("eta",)
     PRESETS: ClassVar[Mapping[str, Preset]] = {
@@ -63,7 +66,8 @@ class LDPS(GradientSolver):
             whole_x = data_x + further_x
             (grad,) = torch.autograd.grad((x0, z0), z_t, (whole_x, further_z))  # 7
         z0_guided = schedule.predict_x0(z_t.detach(), eps.guided, i)
-        z_prev = schedule.ddim_step(z0_guided, eps.guided, i, self.ddim_eta, ddim_noise)  # 5
+        renoised = eps.guided if self.renoise == "guided" else eps.unguided.detach()
+        z_prev = schedule.ddim_step(z0_guided, renoised, i, self.ddim_eta, ddim_noise)  # 5
         difference = (problem.y - y0).detach()
         data = DataTerm(left.detach() if self.renoise_prediction else difference, difference, problem)
         z_prev = z_prev - self.move(grad, i, schedule, data, self._rate(grad, data_x, whole_x))

@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 
 from operators import GaussianBlur, GaussianNoise, NoNoise
-from pag_inverse import LDPS, PSLD, LatentPrior, NoGuidance, PerturbedAttentionGuidance, Prior, Solver, solve
+from pag_inverse import (
+    LDPS,
+    PSLD,
+    GuidedModel,
+    InverseProblem,
+    LatentPrior,
+    NoGuidance,
+    PerturbedAttentionGuidance,
+    Prior,
+    Solver,
+    State,
+    solve,
+)
 
 SHAPE = (3, 32, 32)
 
@@ -49,3 +61,19 @@ def test_the_posterior_of_a_saturated_measurement(gaussian: Callable[[float, flo
     solver = LDPS(20.0, spacing="quadratic", step_scaling="sqrt_abar", step_limit="noise", renoise_prediction=False)
     result = solve(y, operator, prior, solver, NoGuidance(), noise=NoNoise(), steps=60, seeds=[1, 2])
     assert abs(float(result.x.mean()) - 0.8) < 0.02
+
+
+@pytest.mark.parametrize("kind", [LDPS, PSLD])
+def test_cfgpp_adds_the_unguided_eps_again(kind: type[LDPS], latent: LatentPrior) -> None:
+    draw = lambda shape: torch.zeros(shape)  # noqa: E731
+    problem = InverseProblem(torch.zeros(1, *SHAPE), GaussianBlur(SHAPE, 9, 1.5), GaussianNoise(0.05))
+    model = GuidedModel(latent, PerturbedAttentionGuidance(1.0, ["mid_block.attentions.0"]))
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    schedule = kind().schedule(latent, 10)
+    guided, unguided = (
+        kind(eta=0.3, renoise=which).step(State(z), 5, problem, model, schedule, draw).z
+        for which in ("guided", "unguided")
+    )
+    eps = model(z, int(schedule.timesteps[5]))
+    expected = (1 - float(schedule.abar_prev[5])) ** 0.5 * (eps.guided - eps.unguided)
+    torch.testing.assert_close(guided - unguided, expected.detach(), rtol=1e-3, atol=1e-4)

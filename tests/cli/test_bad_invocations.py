@@ -403,7 +403,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = task.read_text(encoding="utf-8")
     (m / "infinite.yaml").write_text(text.replace("sigma: 0.05", "sigma: .inf"))
     (m / "thin.yaml").write_text(text.replace("std: 3.0", "std: 1.0e-300"))
-    (m / "recommends.yaml").write_text(text.replace("pixel: pigdm", "pixel: nothing"))
+    (m / "recommends.yaml").write_text(text.replace("pixel: diffpir", "pixel: nothing"))
     (m / "tags.yaml").write_text(text.replace("sigma: 0.05", "sigma: !!timestamp x"))
     (m / "a" / "own.yaml").write_text(text)
     (m / "b" / "own.yaml").write_text(text)

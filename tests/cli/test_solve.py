@@ -16,6 +16,7 @@ import torch
 from operators import gaussian_kernel
 from pag_inverse.cli import solve as command
 from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.solvers import SOLVERS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "solve.py"
 QUICK = ["--size", "64", "--steps", "2"]
@@ -38,7 +39,7 @@ def manifest(folder: Path) -> dict:
     return json.loads((folder / "manifest.json").read_text())
 
 
-@pytest.mark.parametrize("solver", ["dps", "pigdm", "psld"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("task", ["box_inpainting", "super_resolution", "gaussian_deblur", "motion_deblur"])
 def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> None:
     assert command.main(["--task", task, "--solver", solver, "--pag", "2.0", *QUICK]) == 0
@@ -57,8 +58,8 @@ def test_every_task_with_every_solver(task: str, solver: str, here: Path) -> Non
 @pytest.mark.parametrize(
     ("args", "solver", "steps"),
     [
-        ([], "pigdm", 30),
-        (["--solver", "auto", "--pag", "0"], "pigdm", 30),
+        ([], "diffpir", 30),
+        (["--solver", "auto", "--pag", "0"], "diffpir", 30),
         (["--prior", "latent"], "psld", 60),
         (["--dataset", "imagenet", "--pag", "0"], "dps", 1000),  # the paper's, where the tables have no other row
         (["--solver", "dps"], "dps", 100),
@@ -80,7 +81,7 @@ def test_the_solver_is_the_task_s_unless_it_is_named(
 def test_a_measurement_of_unknown_sigma_is_restored_by_the_solver_of_the_paper(photograph: Path, here: Path) -> None:
     """Solvers that divide by sigma would restore the noise."""
     args = ["--task", "gaussian_deblur", "--measurement", str(photograph), "--steps", "2"]
-    for more, solver in (([], "dps"), (["--sigma", "0.05"], "pigdm")):
+    for more, solver in (([], "dps"), (["--sigma", "0.05"], "diffpir")):
         assert command.main([*args, *more]) == 0
         assert manifest(here / "results" / f"gaussian_deblur_{solver}")["settings"]["solver"] == solver
 
@@ -89,7 +90,7 @@ def test_the_kind_of_a_prior_is_told_from_its_files(here: Path, adm_checkpoint: 
     from pag_inverse.restoration.request import resolve_solver
     from pag_inverse.settings import SolveRequest
 
-    for prior, solver in ((adm_checkpoint, "pigdm"), (tiny_sd_folder, "psld")):
+    for prior, solver in ((adm_checkpoint, "diffpir"), (tiny_sd_folder, "psld")):
         request = SolveRequest(task="motion_deblur", prior=str(prior), dataset="natural")
         assert resolve_solver(request).solver == solver
 

@@ -29,7 +29,7 @@ from pag_inverse import (
     simulate,
 )
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
-from pag_inverse.solvers import PiGDM
+from pag_inverse.solvers import DiffPIR
 
 SIDE = 64
 
@@ -59,7 +59,7 @@ def test_every_kind_of_picture_comes_back_as_it_was_given(picture: np.ndarray) -
         "double batch": image.double()[None],
         "list": [PIL.Image.fromarray(picture)],
     }
-    outputs = {name: restore(given, task="gaussian_deblur", steps=2) for name, given in kinds.items()}
+    outputs = {name: restore(given, task="gaussian_deblur", solver="dps", steps=2) for name, given in kinds.items()}
     for name, given in kinds.items():
         found = outputs[name].images
         assert type(found) is type(given)
@@ -166,7 +166,7 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
     (motion, steps, guidance), (box, _, _), (latent, _, _), *automatic = seen
     assert (motion.eta, steps, motion.step_limit) == (84 * SIDE / 256, 100, "noise")
     assert (guidance.s, guidance.layers) == (2.0, ("up_blocks.1.attentions.1",))
-    assert [type(solver) for solver, *_ in automatic] == [PiGDM, PiGDM, PSLD, DPS, DPS]
+    assert [type(solver) for solver, *_ in automatic] == [DiffPIR, DiffPIR, PSLD, DPS, DPS]
     assert automatic[2][0] == latent
     assert (box.eta, box.spacing) == (30 * SIDE / 256, "even")
     assert latent.gamma == 12 * SIDE / 256 and latent.renoise_prediction

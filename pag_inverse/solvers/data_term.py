@@ -16,6 +16,7 @@ from pag_inverse.settings import NonNegative, settings
 from pag_inverse.solvers.base import Solver
 
 Spacing = Literal["even", "quadratic", "quartic"]
+POWER_ITERATIONS = 20  # from a start with all frequencies and a mean: blurs' norms were 1 % too small at most
 
 
 @settings
@@ -98,6 +99,23 @@ def data_gradient(problem: InverseProblem, x: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
         (grad,) = torch.autograd.grad((operator.forward(x) - problem.y).square().sum() / 2, x)
     return grad
+
+
+@torch.no_grad()
+def gain(problem: InverseProblem) -> Tensor:
+    """||A||^2 of each image's operator, (B,), 0 where it is not linear.
+
+    By power iterations on A* A: a few per cent too small at most, and the same for an image in any batch.
+    """
+    y, operator = problem.y, problem.operator
+    found = y.new_zeros(len(problem))
+    if operator.linear:
+        shape, generator = tuple(operator.in_shape), torch.Generator().manual_seed(0)
+        x = (1 + torch.randn(shape, generator=generator)).to(y).expand(len(problem), *shape)
+        for _ in range(POWER_ITERATIONS):
+            x = operator.adjoint(operator.forward(x / norms(x).clamp(min=1e-20)[:, None, None, None]))
+        found = norms(x)
+    return found
 
 
 def limited(scale: Tensor | float, excess: Tensor, rate: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pag_inverse.problem import InverseProblem
 from pag_inverse.schedule import Schedule
 from pag_inverse.settings import NonNegative, Unit, settings
 from pag_inverse.solvers.base import State, StepOutput
-from pag_inverse.solvers.posterior import PosteriorSolver, Renoise, noise_sigma
+from pag_inverse.solvers.posterior import LARGEST_FACTOR, PosteriorSolver, Renoise, noise_sigma
 
 
 @settings
@@ -30,7 +30,7 @@ class DDNM(PosteriorSolver):
     """
 
     eta: Annotated[Unit, Field(description="share of fresh noise in a step (the paper's 0.85)")] = 0.85
-    damping: Annotated[NonNegative, Field(description="of A^+, in sigma^2 / sbar'^2")] = 0.25
+    damping: Annotated[NonNegative, Field(le=LARGEST_FACTOR, description="of A^+, in sigma^2 / sbar'^2")] = 0.25
     renoise: Annotated[
         Renoise, Field(description="the eps of the step: that of the corrected x0, the guided, the unguided (CFG++)")
     ] = "guided"

@@ -10,10 +10,10 @@ from operators import Draw
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.problem import InverseProblem
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import Positive, Unit, settings
+from pag_inverse.settings import Unit, settings
 from pag_inverse.solvers.base import State, StepOutput
 from pag_inverse.solvers.data_term import Spacing
-from pag_inverse.solvers.posterior import PosteriorSolver, noise_sigma
+from pag_inverse.solvers.posterior import Factor, PosteriorSolver, noise_sigma
 
 # Of a linear solve without a closed form. 20 and 100 gave the same pictures to 0.01 dB under motion blur: what a solve
 # leaves where noise is strong, the next steps take up.
@@ -32,7 +32,7 @@ class DiffPIR(PosteriorSolver):
     0.3
     """
 
-    weight: Annotated[Positive, Field(description="lambda: how much the prior counts")] = 7.0
+    weight: Annotated[Factor, Field(description="lambda: how much the prior counts")] = 7.0
     zeta: Annotated[Unit, Field(description="share of fresh noise in a step")] = 0.3
     spacing: Annotated[Spacing, Field(description="of the timesteps: even, or most of them at little noise")] = (
         "quadratic"

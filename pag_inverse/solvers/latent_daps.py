@@ -18,8 +18,8 @@ from pag_inverse.solvers.daps import DAPS
 class LatentDAPS(DAPS):
     """DAPS on a latent z: Langevin steps follow the gradient of ||y - A(D(z))||^2 / 2 through the decoder.
 
-    The decoder's gain is part of the operator's: an lr that suits DAPS may diverge here, and a quarter of it did not
-    with the embedded prior.
+    The decoder's gain is part of the operator's, and not known: an lr that suits DAPS may diverge here. A quarter of it
+    did not with the embedded prior.
 
     >>> from pag_inverse import LatentDAPS
     >>> LatentDAPS(langevin_steps=5).sigma_max
@@ -31,6 +31,10 @@ class LatentDAPS(DAPS):
 
     default_prior: ClassVar[str] = "latent"
     pixel_only: ClassVar[bool] = False
+
+    def _gain(self, problem: InverseProblem) -> Tensor:
+        """Not known: the decoder is part of the operator."""
+        return problem.y.new_zeros(len(problem))
 
     def _data_gradient(self, x: Tensor, problem: InverseProblem, model: GuidedModel) -> Tensor:
         """The gradient of ||y - A(D(x))||^2 / 2 at latents x."""

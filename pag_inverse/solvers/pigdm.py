@@ -12,9 +12,9 @@ from operators import Draw
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.problem import InverseProblem, norms
 from pag_inverse.schedule import Schedule
-from pag_inverse.settings import Positive, settings
+from pag_inverse.settings import settings
 from pag_inverse.solvers.base import State, StepOutput
-from pag_inverse.solvers.posterior import DDIMSolver, noise_sigma
+from pag_inverse.solvers.posterior import DDIMSolver, Factor, noise_sigma
 
 
 @settings
@@ -34,8 +34,8 @@ class PiGDM(DDIMSolver):
     """
 
     jacobian: Annotated[bool, Field(description="J by autograd; false takes r^2 in its place: no graph")] = True
-    weight: Annotated[Positive, Field(description="lambda: divides r^2, so that the data counts less")] = 1.0
-    variance: Annotated[Positive, Field(description="v of r^2 = v sbar^2 / (v + sbar^2)")] = 1.0
+    weight: Annotated[Factor, Field(description="lambda: divides r^2, so that the data counts less")] = 1.0
+    variance: Annotated[Factor, Field(description="v of r^2 = v sbar^2 / (v + sbar^2)")] = 1.0
     draw_x0: Annotated[bool, Field(description="x0' drawn from its Gaussian, not its mean: wider samples")] = False
 
     default_prior: ClassVar[str] = "pixel"

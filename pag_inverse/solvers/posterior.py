@@ -20,7 +20,9 @@ from pag_inverse.solvers.presets import Preset
 
 SMALLEST_SIGMA = 0.01  # on [-1, 1]: an image of 8 bits has 0.002, and a linear solve needs some damping
 
+LARGEST_FACTOR = 1e6  # of a damping: beyond it, or below its inverse, the damping may leave float32
 
+Factor = Annotated[float, Field(ge=1 / LARGEST_FACTOR, le=LARGEST_FACTOR)]
 DataX0 = Literal["unguided", "guided"]
 Renoise = Literal["posterior", "guided", "unguided"]
 

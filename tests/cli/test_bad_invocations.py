@@ -166,6 +166,19 @@ SOLVE = """
 --task box_inpainting --solver dps --size 64 --box 0 0 8
 {t} --set composite=measurement
 --task motion_deblur --solver psld --prior pixel
+--task motion_deblur --solver latent_daps --prior pixel
+--task motion_deblur --solver mmps --prior latent
+--task motion_deblur --solver reddiff --prior latent
+--task motion_deblur --solver ddnm --size 64 --steps 2 --set damping=1e30
+--task motion_deblur --solver pigdm --size 64 --set weight=1e300
+--task motion_deblur --solver pigdm --size 64 --set variance=1e-300
+--task motion_deblur --solver diffpir --size 64 --set weight=1e300
+--task motion_deblur --solver daps --size 64 --set tau=1e300
+--task motion_deblur --solver daps --size 64 --set langevin_steps=1000000000
+--task motion_deblur --solver daps --size 64 --set sigma_max=0.05
+--task motion_deblur --solver mmps --size 64 --set tolerance=1
+--task motion_deblur --solver reddiff --size 64 --set start_from=nothing
+--task motion_deblur --solver ldps --size 64 --set gamma=1
 --list-layers --prior nothing
 --list-layers --output out
 --list-layers --input {m}/pictures

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from operators import GaussianBlur, GaussianNoise, Inpainting, SuperResolution
+from operators import Blur, GaussianBlur, GaussianNoise, Inpainting, SuperResolution
 from pag_inverse import (
     DAPS,
+    InverseProblem,
     LatentDAPS,
     NoGuidance,
     PerturbedAttentionGuidance,
@@ -23,6 +25,7 @@ from pag_inverse import (
     solve,
 )
 from pag_inverse.runtime.streams import batch_draw
+from pag_inverse.solvers.data_term import gain
 
 SHAPE = (3, 32, 32)
 NOISE = GaussianNoise(0.1)
@@ -107,13 +110,53 @@ def test_which_eps_follows_the_ode_and_which_meets_the_measurement(ode_eps: str,
 def test_a_rate_too_large_fails_and_says_at_which_step(gaussian: Callable[[float, float], Prior]) -> None:
     operator = Inpainting(torch.ones(32, 32), SHAPE)
     y = torch.zeros(1, *SHAPE)
-    wild = replace(DAPS(), lr=1.0, langevin_steps=30)
+    wild = replace(LatentDAPS(), lr=1.0, langevin_steps=30)
     result = solve(y, operator, gaussian(0.0, 0.3), wild, NoGuidance(), noise=NOISE, steps=5, seeds=[1])
     assert result.failed == {0: 1}
 
 
+def test_langevin_steps_of_a_linear_operator_do_not_diverge(gaussian: Callable[[float, float], Prior]) -> None:
+    """A blur's ||A||^2 is above 1 at its borders, for kernels of one side clearly: lr ||A||^2 / tau^2 is above 2."""
+    kernel = np.zeros((15, 15))
+    kernel[7, 7:] = 1.0
+    kernels = np.stack([kernel, kernel.T[:, ::-1], np.pad([[1.0]], 7)])
+    operator, prior = Blur(kernels, SHAPE), gaussian(0.0, 0.3)
+    y = operator.forward(0.3 * torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(4)))
+    options = {"lr": 2e-4, "lr_ratio": 1.0, "ode_steps": 1, "langevin_steps": 20}
+
+    def residuals(indices: list[int]) -> Tensor:
+        problem, part = y[indices], operator.select(indices)
+        solver = make_solver("daps", options)
+        result = solve(problem, part, prior, solver, NoGuidance(), noise=GaussianNoise(0.05), steps=40, seeds=indices)
+        return result.residuals[:, -1] / (0.05 * y[0].numel() ** 0.5)
+
+    together = residuals([0, 1, 2])
+    assert bool((together < 2.5).all())
+    torch.testing.assert_close(together, torch.cat([residuals([b]) for b in range(3)]), rtol=1e-3, atol=0)
+
+
+def test_the_gain_of_an_operator() -> None:
+    """||A||^2 is that of the dense matrix, for each image."""
+    operator = Blur(np.stack([np.pad([[2.0, 1.0, 0.0]], ((1, 1), (0, 0))), np.full((3, 3), 1.0)]), (1, 8, 8))
+    problem = InverseProblem(torch.zeros(2, 1, 8, 8), operator, NOISE)
+    columns = torch.eye(64).reshape(64, 1, 8, 8)
+    dense = [operator.select([b]).forward(columns).reshape(64, 64) for b in range(2)]
+    exact = torch.stack([torch.linalg.matrix_norm(matrix, ord=2).square() for matrix in dense])
+    torch.testing.assert_close(gain(problem), exact, rtol=0.03, atol=0)
+    assert gain(InverseProblem(torch.zeros(1, *SHAPE), Saturated(SHAPE, 3, 0.01))).tolist() == [0.0]
+
+
 @pytest.mark.parametrize(
-    "options", [{"ode_steps": 0}, {"langevin_steps": 0}, {"lr": 0.0}, {"tau": 0.0}, {"ode_eps": "both"}]
+    "options",
+    [
+        {"ode_steps": 0},
+        {"langevin_steps": 0},
+        {"lr": 0.0},
+        {"tau": 0.0},
+        {"tau": 1e300},
+        {"langevin_steps": 10**9},
+        {"ode_eps": "both"},
+    ],
 )
 def test_impossible_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(options))}.* is "):

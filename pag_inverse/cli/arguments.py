@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 from pag_inverse.runtime.failures import is_machine_error, is_out_of_memory
 from pag_inverse.runtime.terminal import forgiving_streams
 from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
-from pag_inverse.settings.reader import parse_yaml
+from pag_inverse.settings.reader import parse_value
+
+ANEW = ("benchmark", "calibrate")  # commands that do not go on where they were stopped
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,7 +51,8 @@ def run(prog: str, parser: Parser, argv: Sequence[str] | None, act: Callable[[ar
             print(f"{prog}: the memory of this machine is too small; take a smaller size or batch", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print(f"{prog}: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
+            kept = "" if prog in ANEW else "what is finished is kept, and "
+            print(f"{prog}: stopped; {kept}the same command {'goes on' if kept else 'starts anew'}", file=sys.stderr)
             return 130
 
 
@@ -84,17 +87,8 @@ class SetOption(argparse.Action):
                 parser.error(f"--set {text!r}; it must read KEY=VALUE, or help")
             if key in found:
                 parser.error(f"--set {key} is given twice")
-            found[key] = _value(value)
+            found[key] = parse_value(value)
         setattr(namespace, self.dest, found)
-
-
-def _value(text: str) -> Any:
-    """A number, true or false, a list, null, or the text itself."""
-    try:
-        value = parse_yaml(f"value: {text}", "--set")["value"]
-        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4 as a text
-    except (ValueError, KeyError):
-        return text
 
 
 def solve_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +112,7 @@ def add_guidance(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
     p.add_argument("--cfg", type=float, default=1.0, help="classifier-free guidance with a prompt; 1 is off")
     p.add_argument("--steps", type=int, help="1 to 1000; step sizes stay as they are")
-    p.add_argument("--speed", choices=SPEEDS, default="exact", help="fast, draft: fewer steps, step sizes for them")
+    p.add_argument("--speed", choices=SPEEDS, default="exact", help="fast, draft: fewer steps, with options for them")
     p.add_argument("--set", action=SetOption, nargs="+", metavar="KEY=VALUE", help="other options; --set help lists")
 
 

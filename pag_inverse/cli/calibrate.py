@@ -15,7 +15,7 @@ def parser() -> Parser:
     p.add_argument("--solvers", nargs="+", default=(), help="by name; by default all")
     p.add_argument("--set", dest="options", default={}, action=SetOption, nargs="+", metavar="KEY=VALUE")
     p.add_argument("--samples", type=int, default=128, help="of each posterior")
-    p.add_argument("--steps", type=int, default=250)
+    p.add_argument("--steps", type=int, default=250, help="1 to 1000")
     p.add_argument("--output", type=path, default=Path("results") / "calibration.json", help="the JSON")
     return p
 

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
     python scripts/solve.py --task motion_deblur --solver psld --pag 5.0
   the same with the solver that the task recommends:
     python scripts/solve.py --task motion_deblur
-  a folder of pictures, 8 times too small, in 30 steps:
+  a folder of pictures, made 8 times smaller and restored in few steps:
     python scripts/solve.py --task super_resolution --input pictures --speed draft
   a measurement of your own, blurred by a known kernel (a point spread function), four samples:
     python scripts/solve.py --task motion_deblur --measurement blurred.png --kernel kernel.npy --sigma 0.02 --samples 4
@@ -48,8 +48,8 @@ def parser() -> Parser:
     what.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="what is missing")
     what.add_argument("--prompt", help="for Stable Diffusion; by default the empty prompt")
     guidance = p.add_argument_group("in place of the table's row")
-    guidance.add_argument("--eta", type=float, help="step size of the data term, as --set eta=...")
-    guidance.add_argument("--gamma", type=float, help="step size of the gluing term, as --set gamma=...")
+    guidance.add_argument("--eta", type=float, help="the solver's option eta, as --set eta=...")
+    guidance.add_argument("--gamma", type=float, help="the solver's option gamma, as --set gamma=...")
     add_guidance(guidance)
     add_prior(p.add_argument_group("prior"))
     add_machine(p.add_argument_group("speed and memory"))

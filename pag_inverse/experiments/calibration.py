@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from tqdm import tqdm
 
 from pag_inverse.data.files import write_whole
@@ -24,7 +25,7 @@ from pag_inverse.experiments.calibration_cases import (
     make_case,
 )
 from pag_inverse.schedule import T
-from pag_inverse.settings import Count, Names, check_whole, settings
+from pag_inverse.settings import Count, Names, check_different, check_whole, settings
 from pag_inverse.settings.files import read_json
 from pag_inverse.solvers import SOLVERS, Solver, make_solver
 from pag_inverse.storage.json_lines import strict
@@ -48,7 +49,7 @@ class CalibrationRequest:
     output: Path
     solvers: Names = ()
     options: dict[str, Any] = field(default_factory=dict)
-    samples: Count = 128
+    samples: Annotated[Count, Field(le=100_000)] = 128
     steps: Count = 250
 
 
@@ -62,6 +63,7 @@ def calibrate(request: CalibrationRequest) -> int:
         for name in request.solvers or SOLVERS
     ]
     check_whole("steps", request.steps, 1, T)
+    check_different("solvers", request.solvers)
     for run in runs:
         solver_of(run, make_case(*CASES[0]))
     if request.samples < 2:
@@ -109,9 +111,21 @@ def identity(run: Mapping[str, Any]) -> tuple[str, int]:
 def read_runs(path: Path) -> list[dict[str, Any]]:
     """The runs of a JSON; ValueError where it is none of calibration's."""
     runs = read_json(path).get("runs")
-    if not isinstance(runs, list):
+    if not isinstance(runs, list) or not all(map(is_run, runs)):
         raise ValueError(f"{path} holds no runs of calibrate; give another --output")
     return runs
+
+
+def is_run(run: object) -> bool:
+    """Whether something is a run as `calibrate` writes it, with the figures of every case."""
+    if not isinstance(run, dict) or not isinstance(run.get("options"), dict) or run.get("solver") not in SOLVERS:
+        return False
+    cases = run.get("cases")
+    names, numbers = {case_name(*case) for case in CASES}, [run.get("steps"), run.get("samples")]
+    if not isinstance(cases, dict) or set(cases) != names or not all(isinstance(case, dict) for case in cases.values()):
+        return False
+    numbers += [number for case in cases.values() for number in (case.get("failed"), *case.values())]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def write_runs(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:

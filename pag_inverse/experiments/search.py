@@ -27,7 +27,7 @@ from pag_inverse.settings import (
     load_task,
     settings,
 )
-from pag_inverse.settings.reader import parse_yaml
+from pag_inverse.settings.reader import parse_value
 from pag_inverse.settings.request import Device
 from pag_inverse.solvers import option_names, solver_class
 from pag_inverse.storage.files import file_sha256
@@ -125,7 +125,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         key, _, values = text.partition("=")
         if not (key and values) or key in found:
             raise ValueError(f"--grid {text!r}; it must read KEY=VALUE,VALUE,... and each key be given once")
-        found[key] = tuple(parse_yaml(f"value: {value}", "--grid")["value"] for value in values.split(","))
+        found[key] = tuple(map(parse_value, values.split(",")))
     return found
 
 

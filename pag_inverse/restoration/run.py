@@ -158,6 +158,12 @@ def notices(recipe: Recipe) -> list[str]:
             f"notice     the step sizes are meant for {recipe.row.steps} steps, not {request.steps}: "
             "--speed draft or fast fits them"
         )
+    same = recipe.settled.steps == recipe.row.steps and recipe.settled.chain == 1
+    if request.speed != "exact" and request.steps is None and same:
+        found.append(
+            f"notice     --speed {request.speed} changes nothing: this row of {request.solver} has "
+            f"{recipe.row.steps} steps, and no shorter preset"
+        )
     return found
 
 

@@ -60,6 +60,15 @@ def parse_yaml(text: str, source: str) -> dict[Any, Any]:
     return values
 
 
+def parse_value(text: str) -> Any:
+    """A number, true or false, a list, null, or the text itself."""
+    try:
+        value = parse_yaml(f"value: {text}", text)["value"]
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4 as a text
+    except (ValueError, KeyError):
+        return text
+
+
 def read_model(kind: type[Model], values: object, source: str) -> Model:
     """A file's mapping as a model; a one-line ValueError that begins with `source` otherwise."""
     try:

@@ -83,7 +83,8 @@ class Solver(abc.ABC):
         """Raise ValueError where this solver cannot solve the problem with this prior."""
         name, shape = type(self).__name__, tuple(problem.operator.in_shape)
         if self.pixel_only and tuple(prior.state_shape(shape)) != shape:
-            raise ValueError(f"{name} needs a pixel prior; the state of prior {prior.name} is a latent")
+            remedy = f"take prior {self.default_prior}"
+            raise ValueError(f"{name} needs a pixel prior; the state of prior {prior.name} is a latent: {remedy}")
         if self.linear_only and not problem.operator.linear:
             raise ValueError(f"{name} needs a linear operator; {type(problem.operator).__name__} is not: take dps")
 

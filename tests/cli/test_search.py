@@ -9,6 +9,7 @@ import pytest
 
 from pag_inverse.cli import search as command
 from pag_inverse.data.images import BUNDLED, bundled_photograph, prepare, write_png
+from pag_inverse.experiments.search import read_grid
 from pag_inverse.storage.json_lines import read_lines
 
 ARGS = ["--task", "super_resolution", "--solver", "psld", "--data", "training", "--output", "found"]
@@ -26,6 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tried(here: Path) -> list[dict[str, Any]]:
     return read_lines(here / "found" / "rank-000.jsonl")[0]
+
+
+def test_a_grid_takes_numbers_with_an_exponent() -> None:
+    assert read_grid(["lr=1e-5,0.5", "gamma=0.1*eta"]) == {"lr": (1e-5, 0.5), "gamma": ("0.1*eta",)}
 
 
 def test_each_setting_is_tried_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

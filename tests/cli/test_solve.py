@@ -102,6 +102,19 @@ def test_fewer_steps_need_a_notice_where_step_sizes_follow_them(here: Path, caps
     assert command.main(["--task", "gaussian_deblur", "--size", "64", "--speed", "draft", "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("solver", "speed", "same"), [("daps", "draft", True), ("psld", "fast", True), ("psld", "draft", False)]
+)
+def test_a_speed_that_changes_nothing_says_so(
+    solver: str, speed: str, same: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", "motion_deblur", "--solver", solver, "--size", "64", "--dry-run"]
+    assert command.main([*arguments, "--speed", speed]) == 0
+    assert (f"--speed {speed} changes nothing" in capsys.readouterr().err) is same
+    assert command.main(arguments) == 0
+    assert "changes nothing" not in capsys.readouterr().err
+
+
 def test_the_uncertainty_of_several_samples_as_numbers(here: Path) -> None:
     args = ["--task", "gaussian_deblur", *QUICK, "--samples", "3", "--output", "out"]
     assert command.main(args) == 0

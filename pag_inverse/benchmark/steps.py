@@ -92,11 +92,14 @@ class Bench:
             pair.record(self.prior, self.z, self.t, None)
         found: dict[str, Part] = {
             "ours": self.ours,
-            "forward and backward": lambda: through(self._eps, self.z),
             "perturbed suffix": lambda: pair.finish(self.prior, self.z, self.t, None),
             "whole perturbed pass": torch.no_grad()(lambda: self._eps(self.z, whole)),
             "last decode": torch.no_grad()(lambda: self.prior.decode(self.z)),
         }
+        if self.solver.backward:
+            found["forward and backward"] = lambda: through(self._eps, self.z)
+        else:
+            found["forward"] = torch.no_grad()(lambda: self._eps(self.z))
         if isinstance(self.prior, LatentPrior):
             found |= {
                 "decode": lambda: through(self.prior.decode, self.z),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-BOUND = ("forward and backward", "perturbed suffix", "decode", "encode", "operator", "linear solve")
+BOUND = ("forward and backward", "forward", "perturbed suffix", "decode", "encode", "operator", "linear solve")
 HEADS = ("prior", "solver", "px", "batch", "precision", "s/step", "bound", "images/h", "steps", "device MB",
          "process MB", "over bound", "(cpu)", "published: time", "(cpu)", "memory")  # fmt: skip
 

@@ -74,6 +74,7 @@ class Solver(abc.ABC):
     default_prior: ClassVar[str] = "pixel"
     pixel_only: ClassVar[bool] = False  # its state is the image
     linear_only: ClassVar[bool] = False  # it needs A* or a linear solve
+    backward: ClassVar[bool] = True  # a gradient goes through the network
 
     @abc.abstractmethod
     def schedule(self, prior: Prior, steps: int) -> Schedule:

@@ -66,6 +66,7 @@ class DAPS(Solver):
     ] = "unguided"
 
     default_prior: ClassVar[str] = "pixel"
+    backward: ClassVar[bool] = False
     pixel_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

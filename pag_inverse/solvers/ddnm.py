@@ -36,6 +36,7 @@ class DDNM(PosteriorSolver):
     ] = "guided"
 
     default_prior: ClassVar[str] = "pixel"
+    backward: ClassVar[bool] = False
 
     def step(
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw

@@ -39,6 +39,7 @@ class DiffPIR(PosteriorSolver):
     )
 
     default_prior: ClassVar[str] = "pixel"
+    backward: ClassVar[bool] = False
 
     def step(
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw

@@ -54,6 +54,7 @@ class REDdiff(Solver):
     spacing: Annotated[Spacing, Field(description="of the timesteps: even, or most of them at little noise")] = "even"
 
     default_prior: ClassVar[str] = "pixel"
+    backward: ClassVar[bool] = False
     pixel_only: ClassVar[bool] = True
 
     def schedule(self, prior: Prior, steps: int) -> Schedule:

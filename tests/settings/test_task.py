@@ -185,7 +185,7 @@ DIFFPIR["imagenet"] = (DIFFPIR["ffhq"][0], (35.0, 0.35), *DIFFPIR["ffhq"][2:])
 
 @pytest.mark.parametrize("dataset", ["ffhq", "imagenet"])
 @pytest.mark.parametrize("pag", [True, False])
-@pytest.mark.parametrize("column, task", enumerate(COLUMNS))
+@pytest.mark.parametrize("column, task", list(enumerate(COLUMNS)))
 def test_further_solvers_have_the_settings_of_their_papers(column, task, dataset, pag):
     weight, zeta = DIFFPIR[dataset][column]
     lr = 1e-4 if task in ("super_resolution", "gaussian_deblur") else 5e-5

@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from operators.base import Operator, Shape
     from operators.blur import Blur, GaussianBlur, GaussianBlurSettings, MotionBlur, MotionBlurSettings
+    from operators.compose import Compose
+    from operators.identity import Identity, IdentitySettings
     from operators.inpainting import BoxInpainting, BoxInpaintingSettings, Inpainting, draw_box, random_mask
     from operators.kernels import gaussian_kernel, motion_kernel
     from operators.noise import Draw, GaussianNoise, Noise, NoNoise
-    from operators.registry import NOISES, OPERATORS, check_settings, make_noise, make_operator, operator_class
+    from operators.registry import (
+        NOISES,
+        OPERATORS,
+        ComposeSettings,
+        check_settings,
+        make_noise,
+        make_operator,
+        operator_class,
+    )
     from operators.super_resolution import SuperResolution, SuperResolutionSettings
 
 _HOMES = {
@@ -23,10 +33,14 @@ _HOMES = {
     "Blur": "blur",
     "BoxInpainting": "inpainting",
     "BoxInpaintingSettings": "inpainting",
+    "Compose": "compose",
+    "ComposeSettings": "registry",
     "Draw": "noise",
     "GaussianBlur": "blur",
     "GaussianBlurSettings": "blur",
     "GaussianNoise": "noise",
+    "Identity": "identity",
+    "IdentitySettings": "identity",
     "Inpainting": "inpainting",
     "MotionBlur": "blur",
     "MotionBlurSettings": "blur",
@@ -51,10 +65,14 @@ __all__ = [
     "Blur",
     "BoxInpainting",
     "BoxInpaintingSettings",
+    "Compose",
+    "ComposeSettings",
     "Draw",
     "GaussianBlur",
     "GaussianBlurSettings",
     "GaussianNoise",
+    "Identity",
+    "IdentitySettings",
     "Inpainting",
     "MotionBlur",
     "MotionBlurSettings",

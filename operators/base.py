@@ -14,6 +14,7 @@ from torch import Tensor
 
 from operators.conjugate_gradients import conjugate_gradients
 from operators.copies import Copyable, no_inference_mode
+from operators.spectral import Factors, divided
 from operators.validation import Shape, check_choice, check_shape, short, validated
 
 __all__ = ["PROJECTIONS", "Operator", "Projection", "Shape"]
@@ -39,9 +40,14 @@ class Operator(Copyable, abc.ABC):
     `_from_settings`. Arrays are kept as tensors. `per_image` names the attributes with one entry for each image, or
     one for all: tensors, tuples or lists. They add to those of the parent class. Values that are computed from the
     arrays at first use belong in a `functools.cached_property`: `select` and `to` drop them.
+
+    Optional, for a closed form of `solve` alone and in compositions: `_entries` where A multiplies each entry,
+    `_gram` where A A* is diagonal, `_factors` where A acts on rows and columns separately. `stationary = True` where
+    A A* is about a convolution.
     """
 
     linear: bool = True
+    stationary: bool = False
     Settings: ClassVar[type | None] = None
 
     def __init__(self, in_shape: Shape, out_shape: Shape, *, project: str = "published") -> None:
@@ -188,6 +194,9 @@ class Operator(Copyable, abc.ABC):
 
     def _solve(self, r: Tensor, rho: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
         """`solve`, everything already checked: r in float32 or better, rho (1 or B, 1, 1, 1)."""
+        diagonal = self._gram()
+        if diagonal is not None:
+            return divided(r, diagonal.to(r) + rho)
         return conjugate_gradients(
             lambda u: self._forward(self._adjoint(u)) + rho * u,
             r,
@@ -201,6 +210,19 @@ class Operator(Copyable, abc.ABC):
         """A cheap map near (A A* + rho)^-1 for tensors like r; None where there is none."""
         return None
 
+    def _entries(self) -> Tensor | None:
+        """What A multiplies each entry by, (1 or B, 1 or C, H, W); None where it does more than that."""
+        return None
+
+    def _gram(self) -> Tensor | None:
+        """The diagonal of A A*, to be broadcast over measurements; None where A A* is not diagonal."""
+        entries = self._entries()
+        return None if entries is None else entries.square()
+
+    def _factors(self) -> Factors | None:
+        """A as a matrix for rows and one for columns; None where it is none."""
+        return None
+
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.adjoint(y)
 
@@ -211,12 +233,19 @@ class Operator(Copyable, abc.ABC):
             raise ValueError(f"{name}: {what} of shape {tuple(images.shape)}; it takes {takes}")
         if not images.is_floating_point():
             raise ValueError(f"{name}: {what} of {images.dtype}; it takes floating point in [-1, 1]")
+        self._check_count(len(images), what)
+
+    def _check_count(self, batch: int, what: str) -> None:
+        """ValueError where arrays of this operator, or of one inside it, are for another number of images."""
         for count in (len(getattr(self, attribute)) for attribute in self.per_image):
-            if count not in (1, len(images)):
+            if count not in (1, batch):
                 raise ValueError(
-                    f"{name}: a batch of {len(images)} {what}, but it was built for {count}; "
+                    f"{type(self).__name__}: a batch of {batch} {what}, but it was built for {count}; "
                     "use select() for some of them"
                 )
+        for part in vars(self).values():
+            if isinstance(part, Operator):
+                part._check_count(batch, what)
 
 
 def _precise(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from operators.base import Array, Operator, Projection, Shape
 from operators.convolution import LinearMap, apply_linear, blur_matrix, correlated, filtered, folded, wrapped_power
 from operators.kernels import gaussian_kernel, motion_kernel
-from operators.spectral import Separable, is_rank_one, nearest_lines
+from operators.spectral import Factors, Separable, circulant_inverse, is_rank_one, nearest_lines
 from operators.validation import Odd, Unit, as_tensor, settings
 
 __all__ = ["Blur", "GaussianBlur", "GaussianBlurSettings", "MotionBlur", "MotionBlurSettings"]
@@ -38,10 +38,6 @@ T = TypeVar("T")
 # So wide kernels go by FFT. Those up to this many pixels are applied directly: the FFT is faster from 7 pixels on,
 # but only the same sums reproduce the published Gaussian blur to its last bit (an FFT is 1.5e-6 off).
 DIRECT_UP_TO = 25
-# Of rho in the preconditioner. Near the border it errs by more than rho: with 5 instead of 1, conjugate gradients take
-# 19 iterations instead of 24 at rho = 0.01 and 37 instead of 50 at 0.0025, and the same at 0.1 and 1 (motion kernels
-# of 9 to 61 pixels, tolerance 1e-3).
-BORDER = 5.0
 
 
 class Blur(Operator):
@@ -58,6 +54,7 @@ class Blur(Operator):
     """
 
     per_image = ("kernel",)
+    stationary = True
 
     def __init__(self, kernel: Array, in_shape: Shape, *, project: str = "published") -> None:
         super().__init__(in_shape, in_shape, project=project)
@@ -93,9 +90,7 @@ class Blur(Operator):
         """(|K|^2 + BORDER rho)^-1 of the kernel's spectrum K, which is A A* but for the image's border."""
         height, width = self.in_shape[1:]
         power = self._of_kernel("power", lambda: wrapped_power(self.kernel[:, 0].double(), height, width)[:, None])
-        power = power.to(device=r.device, dtype=r.dtype)
-        power = power + 1e-8 * power.amax(dim=(-2, -1), keepdim=True) + BORDER * rho
-        return lambda u: torch.fft.irfft2(torch.fft.rfft2(u) / power, s=(height, width))
+        return circulant_inverse(power.to(device=r.device, dtype=r.dtype), rho, (height, width))
 
     @property
     def _parts(self) -> list[tuple[list[int], Blur]]:
@@ -113,13 +108,18 @@ class Blur(Operator):
         """The closed form; None where a kernel is not a column times a row."""
 
         def decompose() -> Separable | None:
-            kernels = self.kernel[:, 0].double()
-            if not bool(is_rank_one(kernels).all()):
-                return None
-            columns, rows = nearest_lines(kernels)
-            return Separable.of(blur_matrix(columns, self.in_shape[1]), blur_matrix(rows, self.in_shape[2]))
+            factors = self._factors()
+            return None if factors is None else factors.separable(*self.out_shape[1:])
 
         return self._of_kernel("separable", decompose)
+
+    def _factors(self) -> Factors | None:
+        kernels = self.kernel[:, 0].double()
+        if not bool(is_rank_one(kernels).all()):
+            return None
+        columns, rows = nearest_lines(kernels)
+        _, height, width = self.in_shape
+        return Factors(rows=blur_matrix(columns, height), columns=blur_matrix(rows, width))
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return y

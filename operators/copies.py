@@ -31,8 +31,8 @@ class Copyable:
     def select(self: Op, indices: Sequence[int] | Tensor) -> Op:
         """The operator for some images of the batch, in the order of `indices`; they may repeat.
 
-        `indices` are positions in the batch, or one truth value an image. ValueError: an index of an image that
-        the operator was not built for.
+        `indices` are positions in the batch, or one truth value an image. Operators inside the operator follow.
+        ValueError: an index of an image that the operator was not built for.
         """
         chosen = _positions(indices)
         copied = self._copied()
@@ -40,6 +40,9 @@ class Copyable:
             value = getattr(self, name)
             if len(value) > 1:
                 setattr(copied, name, _picked(value, chosen))
+        for name, value in vars(self).items():
+            if isinstance(value, Copyable) and name in vars(copied):
+                setattr(copied, name, value.select(chosen))
         return copied
 
     def to(self: Op, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Op:

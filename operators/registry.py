@@ -2,16 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from operators.base import Operator, Shape
+from operators.base import Operator, Projection, Shape
 from operators.blur import GaussianBlur, MotionBlur
+from operators.compose import Compose
+from operators.identity import Identity
 from operators.inpainting import BoxInpainting
 from operators.noise import GaussianNoise, Noise, NoNoise
 from operators.super_resolution import SuperResolution
+from operators.validation import settings, validated
+
+
+@settings
+class PartSettings:
+    """An operator of a composition: its `name` among OPERATORS, and its `settings`."""
+
+    name: str
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _several(parts: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    if len(parts) < 2:
+        raise ValueError("it must list at least two operators, each with its name and settings")
+    return parts
+
+
+@settings
+class ComposeSettings:
+    """`operators`: two or more mappings of `PartSettings` in the order in which they act; `project`: see `Operator`."""
+
+    operators: Annotated[tuple[Mapping[str, Any], ...], AfterValidator(_several), BeforeValidator(_listed)]
+    project: Projection = "published"
+
+
+class ComposeByName(Compose):
+    """The composition that settings name: each operator is built for what the one before it gives."""
+
+    Settings: ClassVar[type] = ComposeSettings
+
+    @classmethod
+    def read_settings(cls, values: object, where: str = "") -> ComposeSettings:
+        """As in `Operator`; the settings of each part are checked too, and a message says which part's they are."""
+        where = where or Compose.__name__
+        found: ComposeSettings = super().read_settings(values, where)
+        for number, part in enumerate(found.operators):
+            place = f"{where}.operators.{number}"
+            read = validated(PartSettings, part, place)
+            check_settings(read.name, read.settings, f"{place}.settings")
+        return found
+
+    @classmethod
+    def _from_settings(
+        cls, in_shape: Shape, settings: ComposeSettings, rngs: Sequence[np.random.Generator]
+    ) -> ComposeByName:
+        *first, last = (PartSettings(**part) for part in settings.operators)
+        inner = make_operator(first[0].name, in_shape, first[0].settings, rngs)
+        for part in first[1:]:
+            inner = Compose(make_operator(part.name, inner.out_shape, part.settings, rngs), inner)
+        return cls(make_operator(last.name, inner.out_shape, last.settings, rngs), inner, project=settings.project)
+
 
 # To add an operator, write it in a file of its own and its name here.
 OPERATORS: dict[str, type[Operator]] = {
@@ -19,6 +77,8 @@ OPERATORS: dict[str, type[Operator]] = {
     "super_resolution": SuperResolution,
     "gaussian_blur": GaussianBlur,
     "motion_blur": MotionBlur,
+    "identity": Identity,
+    "compose": ComposeByName,
 }
 
 NOISES: dict[str, type[Noise]] = {

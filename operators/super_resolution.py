@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.base import Operator, Projection, Shape
-from operators.spectral import Separable
+from operators.spectral import Factors, LinearMap, Separable
 from operators.validation import Count, check_shape, is_whole, settings
 
 __all__ = ["SuperResolution", "SuperResolutionSettings", "bicubic_matrix"]
@@ -37,6 +37,7 @@ class SuperResolution(Operator):
     """
 
     Settings: ClassVar[type] = SuperResolutionSettings
+    stationary = True
 
     def __init__(self, in_shape: Shape, scale: int, *, project: str = "published") -> None:
         channels, height, width = check_shape(in_shape)
@@ -62,9 +63,15 @@ class SuperResolution(Operator):
     def _solve(self, r: Tensor, rho: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
         return self._separable.solve(r, rho)
 
+    def _preconditioner(self, r: Tensor, rho: Tensor) -> LinearMap:
+        return lambda u: self._separable.solve(u, rho)
+
+    def _factors(self) -> Factors:
+        return Factors(rows=self.rows[None], columns=self.columns[None])
+
     @cached_property
     def _separable(self) -> Separable:
-        return Separable.of(self.rows[None], self.columns[None])
+        return self._factors().separable(*self.out_shape[1:])
 
     def _published_glue(self, y: Tensor) -> Tensor:
         return self.enlarge(y)

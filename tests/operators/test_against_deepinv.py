@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators import (
     Blur,
+    Compose,
     GaussianBlur,
     Inpainting,
     MotionBlur,
@@ -59,6 +60,10 @@ PAIRS: dict[str, Callable[[], tuple[Operator, Any]]] = {
     "gaussian_blur": lambda: (GaussianBlur(ODD, 13, 1.5), blur(gaussian_kernel(13, 1.5))),
     "motion_blur": lambda: (MOTION, blur(np.stack([MOTION.arrays(b)["kernel"] for b in range(BATCH)]))),
     "kernels": lambda: (Blur(KERNELS, ODD), blur(KERNELS)),
+    "reduced_after_blur": lambda: (
+        Compose(SuperResolution(EVEN, 4), GaussianBlur(EVEN, 13, 1.5)),
+        downsampling(4) * blur(gaussian_kernel(13, 1.5)),
+    ),
 }
 every_pair = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 

@@ -13,7 +13,9 @@ import operators.blur
 from operators import (
     Blur,
     BoxInpainting,
+    Compose,
     GaussianBlur,
+    Identity,
     Inpainting,
     MotionBlur,
     Operator,
@@ -49,6 +51,12 @@ CASES: dict[str, Build] = {
     "kernels_direct": lambda project: Blur(kernels(5), ODD, project=project),
     "kernels_fft": lambda project: Blur(kernels(11), ODD, project=project),
     "kernel_shared": lambda project: Blur(kernels(57)[0, 0], ODD, project=project),
+    "identity": lambda project: Identity(ODD, project=project),
+    "mask_after_kernels": lambda project: Compose(Inpainting(masks(), ODD), Blur(kernels(5), ODD), project=project),
+    "kernels_after_boxes": lambda project: Compose(Blur(kernels(11), ODD), BoxInpainting(ODD, BOXES), project=project),
+    "reduced_after_motion": lambda project: Compose(
+        SuperResolution((3, 21, 35), 7), MotionBlur((3, 21, 35), streams(), 31, 0.7), project=project
+    ),
 }
 every_operator = pytest.mark.parametrize("build", CASES.values(), ids=CASES)
 

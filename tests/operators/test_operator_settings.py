@@ -16,8 +16,10 @@ from operators import (
     Blur,
     BoxInpainting,
     BoxInpaintingSettings,
+    ComposeSettings,
     GaussianBlur,
     GaussianBlurSettings,
+    IdentitySettings,
     Inpainting,
     MotionBlur,
     MotionBlurSettings,
@@ -35,6 +37,14 @@ SETTINGS: dict[str, dict[str, object]] = {
     "super_resolution": {"scale": 8},
     "gaussian_blur": {"kernel_size": 61, "std": 3.0},
     "motion_blur": {"kernel_size": 61, "intensity": 0.5, "center": False},
+    "identity": {},
+    "compose": {
+        "operators": [
+            {"name": "motion_blur", "settings": {"kernel_size": 61, "intensity": 0.5}},
+            {"name": "box_inpainting", "settings": {"margin": 8}},
+            {"name": "super_resolution", "settings": {"scale": 4}},
+        ]
+    },
 }
 
 
@@ -58,7 +68,7 @@ def test_what_is_drawn_depends_on_the_images_own_generator(name: str) -> None:
         torch.testing.assert_close(alone, y[i : i + 1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["box_inpainting", "motion_blur"])
+@pytest.mark.parametrize("name", ["box_inpainting", "motion_blur", "compose"])
 def test_two_images_get_two_masks_or_kernels(name: str) -> None:
     x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     y = make_operator(name, SHAPE, SETTINGS[name], streams(5, 7)).forward(x)
@@ -219,6 +229,8 @@ OBJECTS: dict[str, object] = {
     "super_resolution": SuperResolutionSettings(8),
     "gaussian_blur": GaussianBlurSettings(61, 3),
     "motion_blur": MotionBlurSettings(61, 0.5),
+    "identity": IdentitySettings(),
+    "compose": ComposeSettings(tuple(SETTINGS["compose"]["operators"])),  # type: ignore[arg-type]
 }
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from operators import (
     Blur,
     BoxInpainting,
+    Compose,
     GaussianBlur,
+    Identity,
     Inpainting,
     MotionBlur,
     Operator,
@@ -87,6 +89,14 @@ CLOSED: dict[str, Callable[[], Operator]] = {
     "column": lambda: Blur(lines(4, 9, 1), SHAPE),
     "row": lambda: Blur(lines(5, 1, 9), SHAPE),
     "one_pixel": lambda: Blur([[2.5]], (1, 1, 1)),
+    "identity": lambda: Identity(SHAPE),
+    "reduced_after_gaussian": lambda: Compose(SuperResolution((2, 15, 6), 3), GaussianBlur((2, 15, 6), 5, 1.2)),
+    "lines_after_lines": lambda: Compose(
+        Blur(lines(3, 5, 7), SHAPE), Blur(np.stack([lines(seed, 5, 3) for seed in range(BATCH)]), SHAPE)
+    ),
+    "mask_after_mask": lambda: Compose(Inpainting(masks(), SHAPE), Inpainting(masks()[::-1].copy(), SHAPE)),
+    "mask_after_identity": lambda: Compose(Inpainting(masks(), SHAPE), Identity(SHAPE)),
+    "reduced_after_identity": lambda: Compose(SuperResolution((2, 15, 6), 3), Identity((2, 15, 6))),
 }
 ITERATED: dict[str, Callable[[], Operator]] = {
     "motion_blur": lambda: MotionBlur(SHAPE, streams(), 9, 0.7),
@@ -94,6 +104,14 @@ ITERATED: dict[str, Callable[[], Operator]] = {
     "kernel_largest": lambda: Blur(kernels(21, 13)[0], SHAPE),
     "kernel_of_a_large_sum": lambda: Blur(3 * kernels(3, 5)[0], SHAPE),
     "both_kinds": lambda: Blur(np.stack([lines(0, 5, 3), kernels(5, 3)[0], lines(1, 5, 3)]), SHAPE),
+    "mask_after_kernels": lambda: Compose(Inpainting(masks(), SHAPE), Blur(kernels(5, 3), SHAPE)),
+    "mask_after_reduced": lambda: Compose(
+        Inpainting(np.eye(5, 2) + np.eye(5, 2, -3), (2, 5, 2)), SuperResolution((2, 15, 6), 3)
+    ),
+    "kernels_after_mask": lambda: Compose(Blur(kernels(5, 3), SHAPE), Inpainting(masks(), SHAPE)),
+    "kernels_after_identity": lambda: Compose(Blur(kernels(5, 3), SHAPE), Identity(SHAPE)),
+    "reduced_after_motion": lambda: Compose(SuperResolution((2, 15, 6), 3), MotionBlur((2, 15, 6), streams(), 9, 0.7)),
+    "own_after_kernels": lambda: Compose(Grey(dimming()), Blur(kernels(5, 3), SHAPE)),
     "own": lambda: Grey(dimming()),
     "own_preconditioned": lambda: Jacobi(dimming()),
 }

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from operators.base import Operator, Shape
     from operators.blur import Blur, GaussianBlur, GaussianBlurSettings, MotionBlur, MotionBlurSettings
+    from operators.clip import Clip, ClipSettings
     from operators.compose import Compose
+    from operators.diagonal import Diagonal
+    from operators.grayscale import Grayscale, GrayscaleSettings
     from operators.identity import Identity, IdentitySettings
     from operators.inpainting import BoxInpainting, BoxInpaintingSettings, Inpainting, draw_box, random_mask
+    from operators.jpeg import Jpeg, JpegSettings
     from operators.kernels import gaussian_kernel, motion_kernel
+    from operators.linear import LinearOperator
     from operators.noise import Draw, GaussianNoise, Noise, NoNoise
+    from operators.phase_retrieval import PhaseRetrieval, PhaseRetrievalSettings
+    from operators.random_inpainting import RandomInpainting, RandomInpaintingSettings
     from operators.registry import (
         NOISES,
         OPERATORS,
@@ -33,20 +40,32 @@ _HOMES = {
     "Blur": "blur",
     "BoxInpainting": "inpainting",
     "BoxInpaintingSettings": "inpainting",
+    "Clip": "clip",
+    "ClipSettings": "clip",
     "Compose": "compose",
     "ComposeSettings": "registry",
+    "Diagonal": "diagonal",
     "Draw": "noise",
     "GaussianBlur": "blur",
     "GaussianBlurSettings": "blur",
     "GaussianNoise": "noise",
+    "Grayscale": "grayscale",
+    "GrayscaleSettings": "grayscale",
     "Identity": "identity",
     "IdentitySettings": "identity",
     "Inpainting": "inpainting",
+    "Jpeg": "jpeg",
+    "JpegSettings": "jpeg",
+    "LinearOperator": "linear",
     "MotionBlur": "blur",
     "MotionBlurSettings": "blur",
     "NoNoise": "noise",
     "Noise": "noise",
     "Operator": "base",
+    "PhaseRetrieval": "phase_retrieval",
+    "PhaseRetrievalSettings": "phase_retrieval",
+    "RandomInpainting": "random_inpainting",
+    "RandomInpaintingSettings": "random_inpainting",
     "Shape": "base",
     "SuperResolution": "super_resolution",
     "SuperResolutionSettings": "super_resolution",
@@ -65,20 +84,32 @@ __all__ = [
     "Blur",
     "BoxInpainting",
     "BoxInpaintingSettings",
+    "Clip",
+    "ClipSettings",
     "Compose",
     "ComposeSettings",
+    "Diagonal",
     "Draw",
     "GaussianBlur",
     "GaussianBlurSettings",
     "GaussianNoise",
+    "Grayscale",
+    "GrayscaleSettings",
     "Identity",
     "IdentitySettings",
     "Inpainting",
+    "Jpeg",
+    "JpegSettings",
+    "LinearOperator",
     "MotionBlur",
     "MotionBlurSettings",
     "NoNoise",
     "Noise",
     "Operator",
+    "PhaseRetrieval",
+    "PhaseRetrievalSettings",
+    "RandomInpainting",
+    "RandomInpaintingSettings",
     "Shape",
     "SuperResolution",
     "SuperResolutionSettings",

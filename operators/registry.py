@@ -10,12 +10,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from operators.base import Operator, Projection, Shape
 from operators.blur import GaussianBlur, MotionBlur
+from operators.clip import Clip
 from operators.compose import Compose
+from operators.grayscale import Grayscale
 from operators.identity import Identity
 from operators.inpainting import BoxInpainting
+from operators.jpeg import Jpeg
 from operators.noise import GaussianNoise, Noise, NoNoise
+from operators.phase_retrieval import PhaseRetrieval
+from operators.random_inpainting import RandomInpainting
 from operators.super_resolution import SuperResolution
-from operators.validation import settings, validated
+from operators.validation import listed, settings, validated
 
 
 @settings
@@ -24,10 +29,6 @@ class PartSettings:
 
     name: str
     settings: Mapping[str, Any] = Field(default_factory=dict)
-
-
-def _listed(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _several(parts: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
@@ -40,7 +41,7 @@ def _several(parts: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], .
 class ComposeSettings:
     """`operators`: two or more mappings of `PartSettings` in the order in which they act; `project`: see `Operator`."""
 
-    operators: Annotated[tuple[Mapping[str, Any], ...], AfterValidator(_several), BeforeValidator(_listed)]
+    operators: Annotated[tuple[Mapping[str, Any], ...], AfterValidator(_several), BeforeValidator(listed)]
     project: Projection = "published"
 
 
@@ -78,6 +79,11 @@ OPERATORS: dict[str, type[Operator]] = {
     "gaussian_blur": GaussianBlur,
     "motion_blur": MotionBlur,
     "identity": Identity,
+    "random_inpainting": RandomInpainting,
+    "grayscale": Grayscale,
+    "clip": Clip,
+    "jpeg": Jpeg,
+    "phase_retrieval": PhaseRetrieval,
     "compose": ComposeByName,
 }
 

@@ -31,7 +31,7 @@ _DEPTH = 2  # of lists in settings
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _sequence(value: object) -> object:
+def listed(value: object) -> object:
     """YAML and JSON have lists where settings have tuples."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -56,9 +56,9 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
-Interval = Annotated[tuple[Unit, Unit], AfterValidator(_ascending), BeforeValidator(_sequence)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_sequence)]
-Wholes = Annotated[tuple[int, ...], BeforeValidator(_sequence)]
+Interval = Annotated[tuple[Unit, Unit], AfterValidator(_ascending), BeforeValidator(listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Wholes = Annotated[tuple[int, ...], BeforeValidator(listed)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=False, field_specifiers=(Field,))

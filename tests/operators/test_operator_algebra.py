@@ -14,11 +14,15 @@ from operators import (
     Blur,
     BoxInpainting,
     Compose,
+    Diagonal,
     GaussianBlur,
+    Grayscale,
     Identity,
     Inpainting,
+    LinearOperator,
     MotionBlur,
     Operator,
+    RandomInpainting,
     SuperResolution,
     random_mask,
 )
@@ -52,6 +56,17 @@ CASES: dict[str, Build] = {
     "kernels_fft": lambda project: Blur(kernels(11), ODD, project=project),
     "kernel_shared": lambda project: Blur(kernels(57)[0, 0], ODD, project=project),
     "identity": lambda project: Identity(ODD, project=project),
+    "random_inpainting": lambda project: RandomInpainting(ODD, streams(), (0.2, 0.9), project=project),
+    "grayscale": lambda project: Grayscale(ODD, project=project),
+    "grayscale_of_kernels": lambda project: Compose(Grayscale(ODD), Blur(kernels(5), ODD), project=project),
+    "kernels_of_grayscale": lambda project: Compose(
+        Blur(kernels(11), (1, 37, 29)), Grayscale(ODD, (0.5, -0.3, 1.0)), project=project
+    ),
+    "weights": lambda project: Diagonal(np.random.default_rng(3).normal(size=(BATCH, *ODD)), ODD, project=project),
+    "function": lambda project: LinearOperator(lambda x: 2 * x[..., ::2, 1::3].flip(-1), ODD, project=project),
+    "function_with_adjoint": lambda project: LinearOperator(
+        lambda x: x.cumsum(dim=-1) / 29, ODD, None, lambda y: y.flip(-1).cumsum(dim=-1).flip(-1) / 29, project=project
+    ),
     "mask_after_kernels": lambda project: Compose(Inpainting(masks(), ODD), Blur(kernels(5), ODD), project=project),
     "kernels_after_boxes": lambda project: Compose(Blur(kernels(11), ODD), BoxInpainting(ODD, BOXES), project=project),
     "reduced_after_motion": lambda project: Compose(
@@ -223,7 +238,7 @@ def test_shapes_that_do_not_fit(build: Build) -> None:
     with pytest.raises(ValueError, match="it takes"):
         operator.forward(x[..., 1:])
     with pytest.raises(ValueError, match="it takes"):
-        operator.adjoint(torch.zeros(BATCH, 1, *operator.out_shape[1:]))
+        operator.adjoint(torch.zeros(BATCH, 2, *operator.out_shape[1:]))
     with pytest.raises(ValueError, match="floating point"):
         operator.forward(x.to(torch.uint8))
 

@@ -16,13 +16,24 @@ from operators import (
     Blur,
     BoxInpainting,
     BoxInpaintingSettings,
+    Clip,
+    ClipSettings,
     ComposeSettings,
+    Diagonal,
     GaussianBlur,
     GaussianBlurSettings,
+    Grayscale,
+    GrayscaleSettings,
     IdentitySettings,
     Inpainting,
+    Jpeg,
+    JpegSettings,
     MotionBlur,
     MotionBlurSettings,
+    PhaseRetrieval,
+    PhaseRetrievalSettings,
+    RandomInpainting,
+    RandomInpaintingSettings,
     SuperResolution,
     SuperResolutionSettings,
     check_settings,
@@ -38,6 +49,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gaussian_blur": {"kernel_size": 61, "std": 3.0},
     "motion_blur": {"kernel_size": 61, "intensity": 0.5, "center": False},
     "identity": {},
+    "random_inpainting": {"missing": 0.7},
+    "grayscale": {"weights": [0.2, 0.3, 0.5]},
     "compose": {
         "operators": [
             {"name": "motion_blur", "settings": {"kernel_size": 61, "intensity": 0.5}},
@@ -46,6 +59,12 @@ SETTINGS: dict[str, dict[str, object]] = {
         ]
     },
 }
+NONLINEAR: dict[str, dict[str, object]] = {
+    "clip": {"gain": 2.0},
+    "jpeg": {"quality": 30},
+    "phase_retrieval": {"oversampling": 2.0},
+}
+ALL = SETTINGS | NONLINEAR
 
 
 def streams(*seeds: int) -> list[np.random.Generator]:
@@ -53,22 +72,22 @@ def streams(*seeds: int) -> list[np.random.Generator]:
 
 
 def test_every_operator_of_the_table_is_tried() -> None:
-    assert SETTINGS.keys() <= OPERATORS.keys()
+    assert ALL.keys() == OPERATORS.keys()
     assert set(NOISES) == {"gaussian", "none"}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ALL)
 def test_what_is_drawn_depends_on_the_images_own_generator(name: str) -> None:
     x = torch.linspace(-1, 1, 2 * 3 * 64 * 64).reshape(2, *SHAPE)
-    both = make_operator(name, SHAPE, SETTINGS[name], streams(5, 7))
-    assert type(both) is OPERATORS[name] and both.linear and both.in_shape == SHAPE
+    both = make_operator(name, SHAPE, ALL[name], streams(5, 7))
+    assert type(both) is OPERATORS[name] and both.linear == (name in SETTINGS) and both.in_shape == SHAPE
     y = both.forward(x)
     for i, seed in enumerate((5, 7)):
-        alone = make_operator(name, SHAPE, SETTINGS[name], streams(seed)).forward(x[i : i + 1])
+        alone = make_operator(name, SHAPE, ALL[name], streams(seed)).forward(x[i : i + 1])
         torch.testing.assert_close(alone, y[i : i + 1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["box_inpainting", "motion_blur", "compose"])
+@pytest.mark.parametrize("name", ["box_inpainting", "motion_blur", "random_inpainting", "compose"])
 def test_two_images_get_two_masks_or_kernels(name: str) -> None:
     x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
     y = make_operator(name, SHAPE, SETTINGS[name], streams(5, 7)).forward(x)
@@ -163,6 +182,19 @@ FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
     "no mapping": ("super_resolution", [8], r"SuperResolution: \[8\] is not a mapping of settings"),  # type: ignore[dict-item]
     "outside": ("box_inpainting", {"box": 1, "margin": 0, "position": [60, 0, 5, 5]}, "inside the image"),
     "no room": ("box_inpainting", {"box": 40, "margin": 16, "position": None}, "smaller box or margin"),
+    "all missing": ("random_inpainting", {"missing": 1.0}, "mask has no known pixel|mask 0 has no known pixel"),
+    "more than all": ("random_inpainting", {"missing": 1.2}, "missing.0 is 1.2; it must be less than or equal to 1"),
+    "shares": ("random_inpainting", {"missing": [0.7, 0.3]}, "the lower number must come first"),
+    "no share": ("random_inpainting", {"missing": True}, "missing is True"),
+    "two weights": ("grayscale", {"weights": [1.0, 2.0]}, "2 weights for an image of 3 channels; give one for each"),
+    "no weight": ("grayscale", {"weights": [0.0, 0.0, 0.0]}, "a weight must not be 0: nothing would be measured"),
+    "weight of nan": ("grayscale", {"weights": [float("nan"), 0.0, 0.0]}, "weights.0 is nan"),
+    "no quality": ("jpeg", {}, "Jpeg: quality is missing"),
+    "quality": ("jpeg", {"quality": 0}, "quality is 0; it must be greater than or equal to 1"),
+    "best quality": ("jpeg", {"quality": 101}, "quality is 101; it must be less than or equal to 100"),
+    "subsampling": ("jpeg", {"quality": 9, "subsampling": "4:1:1"}, "subsampling is '4:1:1'; it must be '4:2:0' or"),
+    "no light": ("clip", {"gain": 0.0}, "gain is 0.0; it must be greater than 0"),
+    "undersampling": ("phase_retrieval", {"oversampling": 0.5}, "oversampling is 0.5; it must be greater than or"),
 }
 
 
@@ -195,6 +227,18 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "flat shape": (lambda: GaussianBlur((64, 64), 61, 3.0), "channels, height, width"),  # type: ignore[arg-type]
     "empty shape": (lambda: SuperResolution((3, 0, 64), 8), "at least 1"),
     "gluing": (lambda: Blur(EYE, SHAPE, project="transpose"), "published, adjoint"),
+    "no stream of masks": (lambda: RandomInpainting(SHAPE, []), "no random generator"),
+    "weights of another size": (
+        lambda: Diagonal(HOLE[1:], SHAPE),
+        r"weights of shape \(63, 64\); they are \(64, 64\),",
+    ),
+    "weights of nan": (lambda: Diagonal(HOLE * np.nan, SHAPE), "NaN"),
+    "weights with channels": (lambda: Diagonal(np.ones((2, 64, 64)), SHAPE), "weights of shape"),
+    "jpeg of two channels": (lambda: Jpeg((2, 64, 64), 10), "2 channels has no JPEG; it must have 1"),
+    "quality": (lambda: Jpeg(SHAPE, 0), "quality is 0"),
+    "gain": (lambda: Clip(SHAPE, -1.0), "gain is -1.0"),
+    "oversampling": (lambda: PhaseRetrieval(SHAPE, 0.5), "oversampling is 0.5"),
+    "grey of grey": (lambda: Grayscale((1, 64, 64)), "3 weights for an image of 1 channels"),
     "shares": (lambda: random_mask(SHAPE, np.random.default_rng(0), 0.7, 0.3), "lowest"),
 }
 
@@ -230,15 +274,20 @@ OBJECTS: dict[str, object] = {
     "gaussian_blur": GaussianBlurSettings(61, 3),
     "motion_blur": MotionBlurSettings(61, 0.5),
     "identity": IdentitySettings(),
+    "random_inpainting": RandomInpaintingSettings((0.7, 0.7)),
+    "grayscale": GrayscaleSettings((0.2, 0.3, 0.5)),
+    "clip": ClipSettings(2),
+    "jpeg": JpegSettings(30, "4:2:0"),
+    "phase_retrieval": PhaseRetrievalSettings(),
     "compose": ComposeSettings(tuple(SETTINGS["compose"]["operators"])),  # type: ignore[arg-type]
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_mapping_and_an_object_are_the_same_settings(name: str) -> None:
-    assert check_settings(name, SETTINGS[name]) == OBJECTS[name] == check_settings(name, OBJECTS[name])
+    assert check_settings(name, ALL[name]) == OBJECTS[name] == check_settings(name, OBJECTS[name])
     x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, *SHAPE)
-    made = [make_operator(name, SHAPE, settings, streams(5)).forward(x) for settings in (SETTINGS[name], OBJECTS[name])]
+    made = [make_operator(name, SHAPE, settings, streams(5)).forward(x) for settings in (ALL[name], OBJECTS[name])]
     assert torch.equal(*made)
 
 

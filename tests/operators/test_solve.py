@@ -14,7 +14,9 @@ from operators import (
     Blur,
     BoxInpainting,
     Compose,
+    Diagonal,
     GaussianBlur,
+    Grayscale,
     Identity,
     Inpainting,
     MotionBlur,
@@ -46,6 +48,20 @@ def lines(seed: int, *sides: int) -> np.ndarray:
 def kernels(*sides: int) -> np.ndarray:
     kernel = np.random.default_rng(1).uniform(size=(BATCH, *sides))
     return kernel / kernel.sum(axis=(1, 2), keepdims=True)
+
+
+def pointed() -> np.ndarray:
+    """Well-conditioned kernels: rounding does not grow over the iterations."""
+    kernel = 0.5 * kernels(5, 3)
+    kernel[:, 2, 1] += 1
+    return kernel
+
+
+def weights() -> np.ndarray:
+    """Of both signs, one of them 0."""
+    found = np.random.default_rng(4).uniform(0.3, 3.0, size=(BATCH, *SHAPE)) * np.sign(np.arange(SHAPE[2]) - 2.5)
+    found[1, 0, 3, 1] = 0
+    return found
 
 
 class Grey(Operator):
@@ -97,6 +113,12 @@ CLOSED: dict[str, Callable[[], Operator]] = {
     "mask_after_mask": lambda: Compose(Inpainting(masks(), SHAPE), Inpainting(masks()[::-1].copy(), SHAPE)),
     "mask_after_identity": lambda: Compose(Inpainting(masks(), SHAPE), Identity(SHAPE)),
     "reduced_after_identity": lambda: Compose(SuperResolution((2, 15, 6), 3), Identity((2, 15, 6))),
+    "grayscale": lambda: Grayscale(SHAPE, (0.5, -2.0)),
+    "reduced_grayscale": lambda: Compose(SuperResolution((1, 15, 6), 3), Grayscale((2, 15, 6), (0.7, 0.2))),
+    "grayscale_of_gaussian": lambda: Compose(Grayscale(SHAPE, (0.7, 0.2)), GaussianBlur(SHAPE, 5, 1.2)),
+    "masked_grayscale": lambda: Compose(Inpainting(masks(), (1, *SHAPE[1:])), Grayscale(SHAPE, (0.7, 0.2))),
+    "weights": lambda: Diagonal(weights(), SHAPE),
+    "weighted_masks": lambda: Compose(Diagonal(weights(), SHAPE), Inpainting(masks(), SHAPE)),
 }
 ITERATED: dict[str, Callable[[], Operator]] = {
     "motion_blur": lambda: MotionBlur(SHAPE, streams(), 9, 0.7),
@@ -111,6 +133,10 @@ ITERATED: dict[str, Callable[[], Operator]] = {
     "kernels_after_mask": lambda: Compose(Blur(kernels(5, 3), SHAPE), Inpainting(masks(), SHAPE)),
     "kernels_after_identity": lambda: Compose(Blur(kernels(5, 3), SHAPE), Identity(SHAPE)),
     "reduced_after_motion": lambda: Compose(SuperResolution((2, 15, 6), 3), MotionBlur((2, 15, 6), streams(), 9, 0.7)),
+    "kernels_of_grayscale": lambda: Compose(Blur(pointed(), (1, *SHAPE[1:])), Grayscale(SHAPE, (0.7, 0.2))),
+    "grayscale_of_kernels": lambda: Compose(Grayscale(SHAPE, (0.7, 0.2)), Blur(pointed(), SHAPE)),
+    "weighted_kernels": lambda: Compose(Diagonal(weights(), SHAPE), Blur(kernels(5, 3), SHAPE)),
+    "weighted_reduced": lambda: Compose(Diagonal(weights()[:, :, :5, :2], (2, 5, 2)), SuperResolution((2, 15, 6), 3)),
     "own_after_kernels": lambda: Compose(Grey(dimming()), Blur(kernels(5, 3), SHAPE)),
     "own": lambda: Grey(dimming()),
     "own_preconditioned": lambda: Jacobi(dimming()),

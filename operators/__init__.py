@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from operators.jpeg import Jpeg, JpegSettings
     from operators.kernels import gaussian_kernel, motion_kernel
     from operators.linear import LinearOperator
-    from operators.noise import Draw, GaussianNoise, Noise, NoNoise
+    from operators.noise import Draw, GaussianNoise, Noise, NoNoise, PoissonNoise
     from operators.phase_retrieval import PhaseRetrieval, PhaseRetrievalSettings
     from operators.random_inpainting import RandomInpainting, RandomInpaintingSettings
     from operators.registry import (
@@ -64,6 +64,7 @@ _HOMES = {
     "Operator": "base",
     "PhaseRetrieval": "phase_retrieval",
     "PhaseRetrievalSettings": "phase_retrieval",
+    "PoissonNoise": "noise",
     "RandomInpainting": "random_inpainting",
     "RandomInpaintingSettings": "random_inpainting",
     "Shape": "base",
@@ -108,6 +109,7 @@ __all__ = [
     "Operator",
     "PhaseRetrieval",
     "PhaseRetrievalSettings",
+    "PoissonNoise",
     "RandomInpainting",
     "RandomInpaintingSettings",
     "Shape",

@@ -20,8 +20,8 @@ class Compose(Operator):
     """A after B: y = A(B(x)) for `Compose(A, B)`.
 
     (B, *inner.in_shape) -> (B, *outer.out_shape). The adjoint is B* A*. It is linear where both are. What was measured
-    is what the outer operator measures. `project` with "published" has T = T_B T_A, the maps of the two operators as
-    their own `project` says; with "adjoint" it has T = B* A*.
+    is what the outer operator measures; masks and weights leave missing what was missing before. `project` with
+    "published" has T = T_B T_A, the maps of the two operators as their own `project` says; with "adjoint" T = B* A*.
 
     `solve` has a closed form where A A* is diagonal and B keeps it so (a mask of greys), where both act on rows and
     columns separately (a Gaussian blur, then super-resolution), and where B B* is a multiple of the identity.
@@ -43,9 +43,10 @@ class Compose(Operator):
         self.stationary = outer.stationary and inner.stationary
 
     def observation_mask(self, y: Tensor) -> Tensor:
-        """What the outer operator measures: a tensor like y."""
+        """What the outer operator measures, and where it multiplies entries, of what the inner one does: like y."""
         self._check(y, self.out_shape, "measurements")
-        return self.outer.observation_mask(y)
+        mask = self.outer.observation_mask(y)
+        return mask if self.outer._entries() is None else mask * self.inner.observation_mask(y)
 
     def enlarge(self, y: Tensor) -> Tensor:
         """y as an image of in_shape, as the two operators show it one after the other."""

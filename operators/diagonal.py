@@ -14,8 +14,8 @@ __all__ = ["Diagonal"]
 class Diagonal(Operator):
     """Every entry is multiplied by a weight: y = w x. A lens that darkens corners does so, and so does whitening.
 
-    `weights` is (H, W), (C, H, W) or (B, C, H, W), where C may be 1. `project` with "published" has T y = y / w, and 0
-    where w is 0. ValueError: weights that are not finite or do not fit in_shape.
+    `weights` is (H, W), (C, H, W) or (B, C, H, W), where C may be 1. What has the weight 0 is not measured. `project`
+    with "published" has T y = y / w, 0 where w is 0. ValueError: weights that are not finite or do not fit in_shape.
     """
 
     per_image = ("weights",)
@@ -29,6 +29,11 @@ class Diagonal(Operator):
             allowed = f"({height}, {width}), ({channels}, {height}, {width}) or (B, {channels}, {height}, {width})"
             raise ValueError(f"weights of shape {tuple(values.shape)}; they are {allowed}")
         self.weights = values.reshape(shape)
+
+    def observation_mask(self, y: Tensor) -> Tensor:
+        """1 where the weight is not 0: a tensor like y."""
+        self._check(y, self.out_shape, "measurements")
+        return (self.weights != 0).to(y).expand_as(y)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.weights.to(x) * x

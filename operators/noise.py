@@ -6,18 +6,21 @@ import abc
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.validation import LARGEST_SIGMA, check_number
+from operators.validation import LARGEST_PEAK, LARGEST_SIGMA, SMALLEST_PEAK, check_number
 
-__all__ = ["Draw", "GaussianNoise", "NoNoise", "Noise"]
+__all__ = ["Draw", "GaussianNoise", "NoNoise", "Noise", "PoissonNoise"]
 
 Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 class Noise(abc.ABC):
-    """Noise n of a measurement y = A(x) + n. `sigma` is its standard deviation on images of `value_range`."""
+    """Noise n of a measurement y = A(x) + n. `sigma` is its standard deviation on images of `value_range`; where it
+    depends on the image, that of mid-grey."""
 
     sigma: float
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -26,6 +29,14 @@ class Noise(abc.ABC):
     @abc.abstractmethod
     def from_sigma(cls, sigma: float | None) -> Noise:
         """The noise of this standard deviation; ValueError where it has no meaning."""
+
+    @classmethod
+    def from_peak(cls, peak: float) -> Noise:
+        """The noise of so many photons at white; ValueError where it has no meaning."""
+        raise ValueError(f"peak is {peak}; it is of poisson noise alone: give a sigma")
+
+    def __str__(self) -> str:
+        return f"sigma {self.sigma:g} on [-1, 1]"
 
     @abc.abstractmethod
     def __call__(self, y: Tensor, draw: Draw) -> Tensor:
@@ -42,6 +53,13 @@ class Noise(abc.ABC):
         Only entries count where `observed`, a tensor like y such as `Operator.observation_mask` gives, is not 0;
         None counts all of them.
         """
+
+    def normal(self, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The mean and the standard deviation of the normal that is nearest to the likelihood of A(x), tensors like y.
+
+        None where it is N(y, sigma^2).
+        """
+        return None
 
 
 class GaussianNoise(Noise):
@@ -95,6 +113,68 @@ class NoNoise(Noise):
         """0 for an image that y agrees with exactly, infinite for any other, (B,)."""
         apart = _precise(y) != _precise(prediction)
         return _summed(torch.where(apart, math.inf, 0.0), observed).to(_precise(y).dtype)
+
+
+class PoissonNoise(Noise):
+    """Photons are counted: y = 2 k / peak - 1 with k ~ Poisson(peak (A(x) + 1) / 2).
+
+    `peak` is the mean count at white; black has none. The standard deviation is 2 sqrt(k) / peak: `sigma` is that of
+    mid-grey, sqrt(2 / peak). Below black, A(x) counts as black. It is meant for measurements on the range [-1, 1].
+    ValueError: a peak that is below 0.1, above 1e6 or not finite.
+    """
+
+    def __init__(self, peak: float) -> None:
+        self.peak = check_number("peak (photons at white)", peak, SMALLEST_PEAK, LARGEST_PEAK)
+        self.sigma = math.sqrt(2 / self.peak)
+
+    @classmethod
+    def from_sigma(cls, sigma: float | None) -> PoissonNoise:
+        raise ValueError(f"sigma is {sigma}, but the noise is poisson: give a peak, the photons at white")
+
+    @classmethod
+    def from_peak(cls, peak: float) -> PoissonNoise:
+        return cls(peak)
+
+    def __str__(self) -> str:
+        return f"poisson noise, {self.peak:g} photons at white"
+
+    def __call__(self, y: Tensor, draw: Draw) -> Tensor:
+        """The quantiles Phi(z) for draws z: a count rises with its z."""
+        z, mean = (values.detach().double().cpu().numpy() for values in (draw(tuple(y.shape)), self.photons(y)))
+        counts = torch.from_numpy(poisson_quantile(z, mean))
+        return (2 * counts / self.peak - 1).to(y)
+
+    def std(self, prediction: Tensor) -> Tensor:
+        return 2 * self.photons(prediction).sqrt() / self.peak
+
+    def negative_log_likelihood(self, y: Tensor, prediction: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum_i lambda_i - k_i log lambda_i + log(k_i!), (B,), for the means lambda and counts k; see `photons`."""
+        k, mean = self.photons(_precise(y)), self.photons(_precise(prediction))
+        return _summed(mean - torch.xlogy(k, mean) + torch.lgamma(k + 1), observed)
+
+    def normal(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """N(k + min(k, 1), k + 1) in photons (Mighell, 1999): unlike N(k, k), it does not lean to few photons.
+
+        Of independent pixels of mean 0 and variance 0.1 at peak 100, the posterior mean is 0.03 of its deviation off on
+        average; with N(k, k), 0.13 too dark.
+        """
+        k = self.photons(y)
+        return 2 * (k + k.clamp(max=1)) / self.peak - 1, 2 * (k + 1).sqrt() / self.peak
+
+    def photons(self, y: Tensor) -> Tensor:
+        """peak (y + 1) / 2, at least 0: a tensor like y."""
+        return (self.peak * (y + 1) / 2).clamp(min=0)
+
+
+def poisson_quantile(z: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest count k with P(K <= k) >= Phi(z) for K ~ Poisson(mean), 0 where the mean is 0."""
+    from scipy import special
+
+    share = special.ndtr(np.clip(z, -8.0, 8.0))  # beyond 8.3, Phi(z) is 1
+    upper = np.ceil(special.pdtrik(share, np.maximum(mean, 1e-300)))
+    lower = np.maximum(upper - 1, 0)
+    count: NDArray[np.float64] = np.where(special.pdtr(lower, mean) >= share, lower, upper)
+    return np.where(mean > 0, count, 0 * mean)  # of NaN, NaN
 
 
 def _precise(y: Tensor) -> Tensor:

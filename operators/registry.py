@@ -16,7 +16,7 @@ from operators.grayscale import Grayscale
 from operators.identity import Identity
 from operators.inpainting import BoxInpainting
 from operators.jpeg import Jpeg
-from operators.noise import GaussianNoise, Noise, NoNoise
+from operators.noise import GaussianNoise, Noise, NoNoise, PoissonNoise
 from operators.phase_retrieval import PhaseRetrieval
 from operators.random_inpainting import RandomInpainting
 from operators.super_resolution import SuperResolution
@@ -90,6 +90,7 @@ OPERATORS: dict[str, type[Operator]] = {
 NOISES: dict[str, type[Noise]] = {
     "gaussian": GaussianNoise,
     "none": NoNoise,
+    "poisson": PoissonNoise,
 }
 
 
@@ -119,14 +120,16 @@ def check_settings(name: str, values: object, where: str = "") -> Any:
     return _operator(name, where).read_settings(values, where)
 
 
-def make_noise(name: str, sigma: float | None = None) -> Noise:
-    """The noise `name` of NOISES, with its standard deviation on the [-1, 1] range.
+def make_noise(name: str, sigma: float | None = None, *, peak: float | None = None) -> Noise:
+    """The noise `name` of NOISES, with its standard deviation on the [-1, 1] range, or its photons at white.
 
-    ValueError: an unknown name, or a sigma that the noise cannot have.
+    ValueError: an unknown name, or a sigma or a peak that the noise cannot have.
     """
     if name not in NOISES:
         raise ValueError(f"unknown noise {name!r}; there are {', '.join(NOISES)}")
-    return NOISES[name].from_sigma(sigma)
+    if sigma is not None and peak is not None:
+        raise ValueError(f"sigma is {sigma} and peak is {peak}; give one of them")
+    return NOISES[name].from_sigma(sigma) if peak is None else NOISES[name].from_peak(peak)
 
 
 def _operator(name: str, where: str = "") -> type[Operator]:

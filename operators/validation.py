@@ -49,8 +49,10 @@ def _odd(value: int) -> int:
 
 
 LARGEST_SIGMA = 10.0  # on the [-1, 1] range: nothing of a picture is left in more noise
+SMALLEST_PEAK, LARGEST_PEAK = 0.1, 1e6  # photons at white
 NonNegative = Annotated[float, Field(ge=0)]
 Sigma = Annotated[float, Field(ge=0, le=LARGEST_SIGMA)]
+Peak = Annotated[float, Field(ge=SMALLEST_PEAK, le=LARGEST_PEAK)]
 Positive = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

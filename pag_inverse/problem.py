@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from operators import Draw, Noise, NoNoise, Operator
+from operators import Compose, Diagonal, Draw, GaussianNoise, Noise, NoNoise, Operator, make_noise
+from pag_inverse.settings import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,28 @@ class InverseProblem:
         return self.operator.observation_mask(self.y)
 
     def residual(self, x: Tensor) -> Tensor:
-        """||y - A x|| of each image over what was measured, (B,), for images x (B, *in_shape)."""
-        return norms((self.y - self.operator.forward(x)) * self.mask)
+        """||y - A x|| of each image over what was measured, (B,), for images x (B, *in_shape); see `white`."""
+        white = self.white
+        return norms((white.y - white.operator.forward(x)) * white.mask)
+
+    @property
+    def white(self) -> InverseProblem:
+        """The problem with noise of one sigma in every entry: this one, unless its noise depends on the image.
+
+        Then it is w y' = w A(x) + n with n ~ N(0, sigma^2) and w = sigma / s, where N(y', s^2) is the normal that is
+        nearest to the noise (`Noise.normal`): DPS's weighted norm for counts. Solvers get this one.
+        """
+        return self._white or self
+
+    @cached_property
+    def _white(self) -> InverseProblem | None:
+        found = self.noise.normal(self.y)
+        if found is None:
+            return None
+        mean, std = found
+        weights = Diagonal((self.noise.sigma / std).cpu(), self.operator.out_shape).to(self.y.device, self.y.dtype)
+        y = weights.forward(mean)
+        return InverseProblem(y, Compose(weights, self.operator), GaussianNoise(self.noise.sigma))
 
     def noise_level(self) -> Tensor:
         """sigma sqrt(m), (B,), m entries measured: what the residual of the truth is expected to be."""
@@ -119,6 +140,14 @@ def simulate(
     noise = noise or NoNoise()
     y = noise(operator.forward(x), draw)
     return InverseProblem(y if noise_in_hole else y * operator.observation_mask(y), operator, noise)
+
+
+def task_noise(task: TaskConfig, sigma: float | None = None, peak: float | None = None) -> Noise:
+    """A task's noise, or the same with another sigma or peak; none where sigma is 0. ValueError as in `make_noise`."""
+    if peak is not None or (task.peak is not None and sigma is None):
+        return make_noise(task.noise, peak=task.peak if peak is None else peak)
+    level = task.sigma if sigma is None else sigma
+    return make_noise(task.noise, level) if level else make_noise("none")
 
 
 def norms(x: Tensor) -> Tensor:

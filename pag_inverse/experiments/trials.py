@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators import make_noise, make_operator
+from operators import make_operator
 from pag_inverse.data.images import prepare, read_image, to_uint8
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.metrics.paired import psnr, sharpness, ssim
-from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.loop import run_chain
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
@@ -74,7 +74,7 @@ def make_trial(task: TaskConfig, names: Sequence[str], truths: Tensor, seed: int
     settings = scaled_box(task.operator.settings, side) if side < SIDE else task.operator.settings
     rngs = [operator_rng(seed, name) for name in names]
     operator = make_operator(task.operator.name, (3, side, side), settings, rngs).to(truths.device, torch.float32)
-    noise = make_noise(task.noise, task.sigma) if task.sigma else make_noise("none")
+    noise = task_noise(task)
     draw = batch_draw([stream_seed(seed, name, "measurement") for name in names], truths.device)
     problem = simulate(truths, operator, noise, draw=draw, noise_in_hole=task.noise_in_hole)
     return Trial(tuple(names), truths, problem, seed)
@@ -87,6 +87,7 @@ def described(task: TaskConfig) -> dict[str, Any]:
         "operator_settings": dict(task.operator.settings),
         "noise": task.noise,
         "sigma": task.sigma,
+        **({} if task.peak is None else {"peak": task.peak}),
         "noise_in_hole": task.noise_in_hole,
     }
 

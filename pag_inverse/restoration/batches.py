@@ -101,7 +101,7 @@ def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: i
 
 def first_step(recipe: Recipe, subjects: Sequence[Subject]) -> None:
     """One step of a batch, whose result is thrown away: to learn what it takes."""
-    problem, solver, steps = recipe.problem(subjects), recipe.settled.solver, recipe.settled.steps
+    problem, solver, steps = recipe.problem(subjects).white, recipe.settled.solver, recipe.settled.steps
     draw, schedule = batch_draw([0] * len(subjects), recipe.request.device), solver.schedule(recipe.prior, steps)
     state = solver.start(problem, recipe.model, schedule, draw)
     solver.step(state, steps - 1, problem, recipe.model, schedule, draw)

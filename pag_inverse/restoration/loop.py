@@ -108,6 +108,7 @@ def run_chain(
     with torch.inference_mode(False), torch.no_grad():
         problem = _recordable(problem)
         solver.check(problem, model.prior)
+        problem = problem.white
         schedule = solver.schedule(model.prior, steps)
         draw = draw or batch_draw(seeds, problem.y.device)
         state = solver.start(problem, model, schedule, draw)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from operators import Noise, Operator, make_noise, make_operator
+from operators import Noise, Operator, PoissonNoise, make_noise, make_operator
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
-from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
 from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
 from pag_inverse.runtime.batching import check_memory
@@ -96,6 +96,7 @@ class Recipe:
             "noise": self._noise_name(),
             "sigma": self.noise.sigma if self.sigma_is_known else None,
             "sigma_range": [-1, 1],
+            **({"peak": self.noise.peak} if isinstance(self.noise, PoissonNoise) else {}),
             "noise_in_hole": self.task.noise_in_hole,
             "size": self.size if request.measurement is None else None,
             "resize": request.resize,
@@ -121,12 +122,14 @@ class Recipe:
     def _noise_name(self) -> str:
         if self.request.measurement is None:
             return self.task.noise
+        if self.request.peak is not None:
+            return "poisson"
         return "gaussian" if self.sigma_is_known else "unknown"
 
     @property
     def sigma_is_known(self) -> bool:
-        """False for a user's measurement without --sigma."""
-        return self.request.measurement is None or self.request.sigma is not None
+        """False for a user's measurement without --sigma or peak."""
+        return self.request.noise_is_known
 
 
 def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
@@ -183,11 +186,7 @@ def request_prior(request: SolveRequest) -> Prior:
 
 def _settle(request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior: Prior, side: float | None) -> Settled:
     given = dict(request.options)
-    if (
-        request.measurement is not None
-        and request.sigma is None
-        and "renoise_prediction" in option_names(request.solver)
-    ):
+    if not request.noise_is_known and "renoise_prediction" in option_names(request.solver):
         given.setdefault("renoise_prediction", False)  # the noise of the measurement is not known
     return settle(
         request.solver,
@@ -204,10 +203,11 @@ def _settle(request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior
 
 def _noise(request: SolveRequest, task: TaskConfig) -> Noise:
     """The task's noise, at the request's level; of a user's measurement without a level, none."""
-    if request.measurement is not None:
-        return make_noise("gaussian", request.sigma) if request.sigma else make_noise("none")
-    sigma = task.sigma if request.sigma is None else request.sigma
-    return make_noise(task.noise, sigma) if sigma else make_noise("none")
+    if request.measurement is None:
+        return task_noise(task, request.sigma, request.peak)
+    if request.peak is not None:
+        return make_noise("poisson", peak=request.peak)
+    return make_noise("gaussian", request.sigma) if request.sigma else make_noise("none")
 
 
 def _condition(request: SolveRequest, prior: Prior) -> torch.Tensor | None:

@@ -46,7 +46,7 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
     prior, dataset = prior_name(request), _dataset_of_prior(request)
     kind = prior_kind(prior)
     solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0)
-    if solver is None or (request.measurement is not None and request.sigma is None):
+    if solver is None or not request.noise_is_known:
         solver = default_solver(kind)
     for name in request.options:
         if name not in option_names(solver):
@@ -76,6 +76,10 @@ def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
     """Values that contradict each other or would do nothing, each with what is said of it."""
     measured, without_pag = request.measurement is not None, request.pag == 0
     given = request.mask is not None or request.kernel is not None
+    yield (
+        request.sigma is not None and request.peak is not None,
+        "--sigma and peak are two noises; leave one of them out",
+    )
     yield given and not measured, "--mask and --kernel go with --measurement"
     yield measured and request.size is not None, "--size is of pictures that are degraded; a measurement has its own"
     yield measured and request.box is not None, "--box is of pictures that are degraded; a measurement has a --mask"

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import GaussianNoise, Noise, NoNoise, Operator, make_noise, make_operator, operator_class
+from operators import GaussianNoise, Noise, NoNoise, Operator, make_operator, operator_class
 from operators.validation import check_shape, short
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
-from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.kinds import Kind as PictureKind
 from pag_inverse.restoration.kinds import read_kind
 from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
@@ -182,8 +182,7 @@ def _problem(
     config = load_task(task or "", None, AUTO, image_size=int(min(x.shape[2:])), pag=False)
     rngs = [operator_rng(seed, name) for name in names]
     made = make_operator(config.operator.name, check_shape(x.shape[1:]), config.operator.settings, rngs)
-    level = config.sigma if sigma is None else sigma
-    noise = make_noise(config.noise, level) if level else make_noise("none")
+    noise = task_noise(config, sigma)
     draw = batch_draw([stream_seed(seed, name, "measurement") for name in names])
     return simulate(x, made, noise, draw=draw, noise_in_hole=config.noise_in_hole), kind, names
 

@@ -131,7 +131,7 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
     request, settled = recipe.request, recipe.settled
     sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
     pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
-    sigma = f"sigma {recipe.noise.sigma:g} on [-1, 1]" if recipe.sigma_is_known else "sigma unknown"
+    sigma = str(recipe.noise) if recipe.sigma_is_known else "sigma unknown"
     _, height, width = subjects[0].image.shape
     count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
     lines = [

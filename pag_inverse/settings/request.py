@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from operators.validation import Interval, Names, NonNegative, Sigma, settings
+from operators.validation import Interval, Names, NonNegative, Peak, Sigma, settings
 from pag_inverse.settings.names import AUTO, TRAINING_STEPS
 
 
@@ -59,6 +59,7 @@ class SolveRequest:
     project: Annotated[
         Literal["published", "adjoint"] | None, described("the map T of the gluing term: the table's, or A*")
     ] = None
+    peak: Annotated[Peak | None, described("of poisson noise: photons at white; by default the task's")] = None
     noise_in_hole: Annotated[bool | None, described("noise also where nothing was measured, as published")] = None
     resize: Annotated[
         Literal["bicubic", "reference"], described("of pictures: antialiased, or the published programs' way")
@@ -82,6 +83,11 @@ class SolveRequest:
     prior_config: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     download: bool = False
+
+    @property
+    def noise_is_known(self) -> bool:
+        """False for a measurement without a sigma or a peak."""
+        return self.measurement is None or self.sigma is not None or self.peak is not None
 
 
 # Fields that are set by `--set KEY=VALUE`, beside the solver's options.

@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from operators.validation import Count, Interval, Names, NonNegative, Sigma, check_whole, settings, short, validated
+from operators.validation import (
+    Count,
+    Interval,
+    Names,
+    NonNegative,
+    Peak,
+    Sigma,
+    check_whole,
+    settings,
+    short,
+    validated,
+)
 from pag_inverse.settings.names import TRAINING_STEPS
 from pag_inverse.settings.prior import Kind
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
@@ -49,9 +60,10 @@ class Hyperparameters:
 
 @settings
 class TaskConfig:
-    """A degradation, its noise (`sigma` on the [-1, 1] range) and the row of the tables that goes with it.
+    """A degradation, its noise (`sigma` on the [-1, 1] range, or `peak`) and the row of the tables that goes with it.
 
-    `hyperparameters` is None where no dataset was named. `source` names the file in messages.
+    `peak` is None but for Poisson noise, which has no sigma of its own: 0. `hyperparameters` is None where no dataset
+    was named. `source` names the file in messages.
     """
 
     name: str
@@ -64,6 +76,7 @@ class TaskConfig:
     noise_in_hole: bool
     hyperparameters: Hyperparameters | None
     source: str = ""
+    peak: Peak | None = None
 
 
 class _Operator(FileModel):
@@ -73,8 +86,15 @@ class _Operator(FileModel):
 
 class _Noise(FileModel):
     name: str
-    sigma: Sigma
+    sigma: Sigma = 0.0
+    peak: Peak | None = None
     in_hole: bool = True
+
+    @model_validator(mode="after")
+    def _one_level(self) -> _Noise:
+        if ("sigma" in self.model_fields_set) == (self.peak is not None):
+            raise ValueError("it must have a sigma, or for poisson noise a peak")
+        return self
 
 
 class _Pair(FileModel):
@@ -118,6 +138,7 @@ def load_task(task: str | Path, dataset: str | None, solver: str, *, image_size:
         noise_in_hole=file.noise.in_hole,
         hyperparameters=row,
         source=source,
+        peak=file.noise.peak,
     )
 
 

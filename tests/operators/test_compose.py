@@ -11,6 +11,7 @@ from operators import (
     Blur,
     BoxInpainting,
     Compose,
+    Diagonal,
     GaussianBlur,
     Inpainting,
     MotionBlur,
@@ -59,6 +60,10 @@ def test_what_is_measured_is_what_the_outer_operator_measures() -> None:
     hole = BoxInpainting(SHAPE, BOXES)
     assert torch.equal(Compose(hole, GaussianBlur(SHAPE, 9, 1.6)).observation_mask(y), hole.observation_mask(y))
     assert Compose(GaussianBlur(SHAPE, 9, 1.6), hole).observation_mask(y).all()
+    weights = np.ones(SHAPE)
+    weights[:, 20] = 0
+    seen = Compose(Diagonal(weights, SHAPE), hole).observation_mask(y)
+    assert torch.equal(seen, hole.observation_mask(y) * torch.from_numpy(weights))
 
 
 def test_gluing_is_that_of_the_parts_one_after_the_other() -> None:

@@ -73,7 +73,7 @@ def streams(*seeds: int) -> list[np.random.Generator]:
 
 def test_every_operator_of_the_table_is_tried() -> None:
     assert ALL.keys() == OPERATORS.keys()
-    assert set(NOISES) == {"gaussian", "none"}
+    assert set(NOISES) == {"gaussian", "none", "poisson"}
 
 
 @pytest.mark.parametrize("name", ALL)

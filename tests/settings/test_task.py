@@ -12,6 +12,7 @@ import pytest
 
 import operators
 import pag_inverse.configs
+from pag_inverse.problem import task_noise
 from pag_inverse.settings import (
     PRIORS,
     TASKS,
@@ -73,6 +74,9 @@ BAD = [  # what is written, in place of what, and what the error names
     ("sigma: 0.05", "sigma: ", "noise.sigma is None; it must be a valid number"),
     ("sigma: 0.05", "sigma: 0.05, in_hole: 1", "noise.in_hole is 1; it must be a valid boolean"),
     ("sigma: 0.05", "sigma: 0.05, sigma: 0.1", "line 7: key 'sigma' is given twice"),
+    ("sigma: 0.05", "in_hole: true", "noise is {'in_hole': True, 'name': 'gaussian'}; it must have"),
+    ("sigma: 0.05", "sigma: 0.05, peak: 100", "it must have a sigma, or for poisson noise a peak"),
+    ("sigma: 0.05", "peak: 0.01", "noise.peak is 0.01; it must be greater than or equal to 0.1"),
     ("s: 5.0", "s: -5.0", "rows.mine.psld.with_pag: s is -5.0"),
     ("s: 5.0, ", "", "rows.mine.psld.with_pag.s is missing"),
     ("steps: 100,", "steps: 0,", "rows.mine.psld.with_pag: steps is 0; it must be greater than or equal to 1"),
@@ -382,3 +386,19 @@ def test_settings_are_frozen_and_become_plain_dictionaries():
 def test_reading_settings_imports_nothing_heavy():
     code = "import sys; from pag_inverse import settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_poisson_noise_has_a_peak(tmp_path):
+    text = GOOD.replace("{name: gaussian, sigma: 0.05}", "{name: poisson, peak: 100}")
+    loaded = load_task(write(tmp_path, text), None, "dps", image_size=256, pag=False)
+    assert (loaded.noise, loaded.peak, loaded.sigma) == ("poisson", 100.0, 0.0)
+    noise = task_noise(loaded)
+    assert isinstance(noise, operators.PoissonNoise) and noise.peak == 100.0
+    assert task_noise(loaded, peak=20.0).peak == 20.0
+    with pytest.raises(ValueError, match=r"sigma is 0\.1, but the noise is poisson: give a peak"):
+        task_noise(loaded, 0.1)
+    gaussian = load_task(write(tmp_path, GOOD), None, "dps", image_size=256, pag=False)
+    assert gaussian.peak is None and task_noise(gaussian).sigma == 0.05 and task_noise(gaussian, 0.2).sigma == 0.2
+    assert isinstance(task_noise(gaussian, 0.0), operators.NoNoise)
+    with pytest.raises(ValueError, match=r"peak is 20\.0; it is of poisson noise alone"):
+        task_noise(gaussian, peak=20.0)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from operators.blur import Blur, GaussianBlur, GaussianBlurSettings, MotionBlur, MotionBlurSettings
     from operators.clip import Clip, ClipSettings
     from operators.compose import Compose
+    from operators.crop import Crop
     from operators.diagonal import Diagonal
     from operators.grayscale import Grayscale, GrayscaleSettings
     from operators.identity import Identity, IdentitySettings
@@ -44,6 +45,7 @@ _HOMES = {
     "ClipSettings": "clip",
     "Compose": "compose",
     "ComposeSettings": "registry",
+    "Crop": "crop",
     "Diagonal": "diagonal",
     "Draw": "noise",
     "GaussianBlur": "blur",
@@ -89,6 +91,7 @@ __all__ = [
     "ClipSettings",
     "Compose",
     "ComposeSettings",
+    "Crop",
     "Diagonal",
     "Draw",
     "GaussianBlur",

@@ -30,10 +30,10 @@ class SuperResolution(Operator):
     """Images are seen `scale` times smaller: y = M_h x M_w^T (Ahn et al. 2024, Tables 5 and 7: scale 8).
 
     M applies the bicubic kernel (a = -0.5) stretched by the scale, the image continued symmetrically, its
-    border pixel repeated. (B, C, H, W) -> (B, C, H / scale, W / scale); the adjoint is M_h^T y M_w. `project`
-    with "published" has T = nearest-neighbour enlargement: every block of x is shifted by what y lies above
+    border pixel repeated. (B, C, H, W) -> (B, C, ceil(H / scale), ceil(W / scale)); the adjoint is M_h^T y M_w.
+    `project` with "published" has T = nearest-neighbour enlargement: every block of x is shifted by what y lies above
     A x. With "adjoint" it is a gradient step of length 1 on ||A x - y||^2 / 2, about scale^2 times smaller.
-    ValueError: a scale that is not a positive whole number dividing H and W.
+    ValueError: a scale that is not a positive whole number, or larger than H or W.
     """
 
     Settings: ClassVar[type] = SuperResolutionSettings
@@ -41,9 +41,11 @@ class SuperResolution(Operator):
 
     def __init__(self, in_shape: Shape, scale: int, *, project: str = "published") -> None:
         channels, height, width = check_shape(in_shape)
-        if not is_whole(scale) or scale < 1 or height % scale or width % scale:
-            raise ValueError(f"scale is {scale!r}; it is a whole number that divides height {height} and width {width}")
-        super().__init__(in_shape, (channels, height // scale, width // scale), project=project)
+        if not is_whole(scale) or not 1 <= scale <= min(height, width):
+            raise ValueError(
+                f"scale is {scale!r}; it is a whole number from 1 to {min(height, width)}, the smaller side"
+            )
+        super().__init__(in_shape, (channels, -(-height // scale), -(-width // scale)), project=project)
         self.scale = int(scale)
         self.rows = torch.from_numpy(bicubic_matrix(height, self.scale))
         self.columns = torch.from_numpy(bicubic_matrix(width, self.scale))
@@ -73,18 +75,28 @@ class SuperResolution(Operator):
     def _separable(self) -> Separable:
         return self._factors().separable(*self.out_shape[1:])
 
+    def enlarge(self, y: Tensor) -> Tensor:
+        """y as an image of in_shape, to be looked at: each pixel repeated `scale` times along both sides."""
+        self._check(y, self.out_shape, "measurements")
+        return self._repeated(y)
+
+    def _repeated(self, y: Tensor) -> Tensor:
+        _, height, width = self.in_shape
+        repeated = y.repeat_interleave(self.scale, dim=-2).repeat_interleave(self.scale, dim=-1)
+        return repeated[..., :height, :width]
+
     def _published_glue(self, y: Tensor) -> Tensor:
-        return self.enlarge(y)
+        return self._repeated(y)
 
 
 def bicubic_matrix(size: int, scale: int) -> NDArray[np.float64]:
-    """The matrix (size / scale, size) that reduces a line of `size` pixels; its rows sum to 1.
+    """The matrix (ceil(size / scale), size) that reduces a line of `size` pixels; its rows sum to 1.
 
     Entry (i, j) is k((j - u_i) / scale) / scale with u_i = (i + 1/2) scale - 1/2 and Keys' cubic k, a = -1/2.
     """
     reach = 2 * scale
     pixels = np.arange(-reach, size + reach)
-    centres = (np.arange(size // scale) + 0.5) * scale - 0.5
+    centres = (np.arange(-(-size // scale)) + 0.5) * scale - 0.5
     weights = _keys_cubic((pixels[None, :] - centres[:, None]) / scale)
     weights /= weights.sum(axis=1, keepdims=True)
     # A pixel beyond the border is a mirrored one, the border pixel itself included.

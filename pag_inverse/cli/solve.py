@@ -42,6 +42,7 @@ def parser() -> Parser:
     )
     what.add_argument("--dataset", metavar="ROWS", help="whose row of the tables: ffhq, imagenet, natural, ...")
     what.add_argument("--input", type=path, metavar="FILE|DIR", help="pictures to degrade and restore")
+    what.add_argument("--whole", action="store_true", help="keep the size of the pictures; by default a central square")
     what.add_argument("--measurement", type=path, metavar="FILE", help="a measurement of your own (picture or .npy)")
     what.add_argument("--mask", type=path, metavar="FILE", help="its mask, white = measured")
     what.add_argument("--kernel", type=path, metavar="FILE", help="its blur: y = kernel * x, a point spread function")

@@ -22,6 +22,7 @@ from pag_inverse.schedule import Floats, T
 from pag_inverse.settings import PREDICTIONS, check_choice
 
 Draw = Callable[[tuple[int, ...]], Tensor]
+SMALLEST_CANVAS = 64  # pixels
 Self = TypeVar("Self", bound="Prior")
 
 
@@ -52,6 +53,7 @@ class Prior(abc.ABC):
 
     NETWORKS: ClassVar[tuple[str, ...]] = ("unet",)  # the attributes that hold networks
     prediction = "epsilon"
+    multiple = 1
 
     def __init__(
         self, unet: Any, betas: Floats, *, name: str, multiple: int, image_size: int, prediction: str = "epsilon"
@@ -108,6 +110,18 @@ class Prior(abc.ABC):
     @abc.abstractmethod
     def state_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape (C, H, W) of the state of an image (3, H, W); ValueError where the prior cannot take it."""
+
+    def canvas_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The shape (C, H', W') of the smallest canvas for an image (C, H, W): itself where the sides fit the prior.
+
+        Otherwise sides are multiples of `multiple`, and at least SMALLEST_CANVAS: networks know no narrower pictures.
+        """
+        c, h, w = image_shape
+        n = self.multiple
+        if h % n == 0 and w % n == 0:
+            return c, h, w
+        height, width = (max(-(-side // n) * n, SMALLEST_CANVAS // n * n) for side in (h, w))
+        return c, height, width
 
     @abc.abstractmethod
     def decode(self, z: Tensor) -> Tensor:

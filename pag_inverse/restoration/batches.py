@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.restoration.loop import run_chain
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject
@@ -57,14 +59,18 @@ def restore_all(
     count = recipe.request.samples
     gathered: dict[str, Samples] = {}
     items = ((subject, sample) for subject in subjects for sample in range(count))
-    while batch := list(islice(items, batch_size)):
-        split_where_full(lambda part: _restore_batch(recipe, part, gathered, tick), batch)
-        for subject in {subject.name: subject for subject, _ in batch}.values():
-            if len(gathered[subject.name].images) == count:
-                yield subject, gathered.pop(subject.name)
+    for _, alike in groupby(items, key=lambda item: item[0].image.shape):  # a batch holds pictures of one size
+        fitted = recipe
+        while batch := list(islice(alike, batch_size)):
+            if recipe.request.whole and fitted is recipe:
+                fitted = recipe.for_example(batch[0][0])
+            split_where_full(partial(_restore_batch, fitted, gathered, tick), batch)
+            for subject in {subject.name: subject for subject, _ in batch}.values():
+                if len(gathered[subject.name].images) == count:
+                    yield subject, gathered.pop(subject.name)
 
 
-def _restore_batch(recipe: Recipe, batch: Sequence[Item], gathered: dict[str, Samples], tick: Tick) -> None:
+def _restore_batch(recipe: Recipe, gathered: dict[str, Samples], tick: Tick, batch: Sequence[Item]) -> None:
     """Solve one batch and file each sample under its picture."""
     problem = recipe.problem([subject for subject, _ in batch])
     operator, unit = problem.operator, problem.residual_unit()
@@ -101,7 +107,8 @@ def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: i
 
 def first_step(recipe: Recipe, subjects: Sequence[Subject]) -> None:
     """One step of a batch, whose result is thrown away: to learn what it takes."""
-    problem, solver, steps = recipe.problem(subjects).white, recipe.settled.solver, recipe.settled.steps
+    problem = Canvas.of(recipe.problem(subjects), recipe.prior).problem.white
+    solver, steps = recipe.settled.solver, recipe.settled.steps
     draw, schedule = batch_draw([0] * len(subjects), recipe.request.device), solver.schedule(recipe.prior, steps)
     state = solver.start(problem, recipe.model, schedule, draw)
     solver.step(state, steps - 1, problem, recipe.model, schedule, draw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from operators import Draw, Noise, Operator
 from pag_inverse.guidance import Guidance, GuidedModel
 from pag_inverse.priors import Prior
 from pag_inverse.problem import InverseProblem
+from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.runtime.streams import batch_draw
 from pag_inverse.schedule import T
 from pag_inverse.settings import check_whole
@@ -98,6 +99,8 @@ def run_chain(
 ) -> ChainResult:
     """Restore the images of a problem, each with the random stream of its own seed.
 
+    Pictures may have any size: where the prior cannot take theirs, the states live on a larger canvas (`Canvas`).
+
     `callback(done, steps, output)` is called after each step and ends the chain by returning True. `draw` replays
     recorded random numbers in place of the seeds. Works under `no_grad` and `inference_mode`. ValueError: the prior
     cannot take the images, or a layer, the number of seeds or of steps does not fit.
@@ -107,8 +110,9 @@ def run_chain(
         raise ValueError(f"{len(problem)} measurements need as many seeds, not {len(seeds)}")
     with torch.inference_mode(False), torch.no_grad():
         problem = _recordable(problem)
-        solver.check(problem, model.prior)
-        problem = problem.white
+        canvas = Canvas.of(problem, model.prior)
+        solver.check(canvas.problem, model.prior)
+        problem = canvas.problem.white
         schedule = solver.schedule(model.prior, steps)
         draw = draw or batch_draw(seeds, problem.y.device)
         state = solver.start(problem, model, schedule, draw)
@@ -117,13 +121,16 @@ def run_chain(
         stopped, x0 = False, None
         for done, i in enumerate(reversed(range(steps)), start=1):
             output = solver.step(state, i, problem, model, schedule, draw)
-            state, x0 = output.state, output.x0 if output.x0 is not None else x0
+            if output.x0 is not None:
+                x0 = canvas.picture(output.x0)
+                output = replace(output, x0=x0)
+            state = output.state
             health = _first_failure(health, state.z, done)
             residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual.detach())
             stopped = callback is not None and _is_true(callback(done, steps, output))
             if stopped or bool((health > 0).all()):
                 break
-        x = x0 if stopped and x0 is not None else solver.finish(state, model)
+        x = x0 if stopped and x0 is not None else canvas.picture(solver.finish(state, model))
         health = _first_failure(health, x, len(residuals))
     failed = {b: int(step) for b, step in enumerate(health.tolist()) if step}
     return ChainResult(x.detach(), state, torch.stack(residuals, dim=1), failed, stopped)

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from operators import Noise, Operator, PoissonNoise, make_noise, make_operator
+from operators.validation import check_shape
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate, task_noise
+from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
 from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
 from pag_inverse.runtime.batching import check_memory
@@ -52,7 +54,7 @@ class Recipe:
             return measurement_operator(self.own, self.task, subjects[0].image.shape)
         rngs = [operator_rng(self.request.seed, subject.name) for subject in subjects]
         operator = self.task.operator
-        return make_operator(operator.name, (3, self.size, self.size), operator.settings, rngs)
+        return make_operator(operator.name, check_shape(subjects[0].image.shape), operator.settings, rngs)
 
     def problem(self, subjects: Sequence[Subject]) -> InverseProblem:
         """A degraded batch with each image's own noise; or the user's measurement, multiplied by its mask."""
@@ -69,10 +71,10 @@ class Recipe:
         check_memory(*subject.image.shape[1:])
         check_memory(*self._operator([subject]).in_shape[1:])
         problem = self.problem([subject])
-        self.prior.state_shape(problem.operator.in_shape)
+        canvas = Canvas.of(problem, self.prior)
         _, height, width = problem.operator.in_shape
         settled = _settle(self.request, self.task, self.row, self.prior, math.sqrt(height * width))
-        settled.solver.check(problem, self.prior)
+        settled.solver.check(canvas.problem, self.prior)
         return replace(self, settled=settled)
 
     def describe(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Recipe:
             "sigma_range": [-1, 1],
             **({"peak": self.noise.peak} if isinstance(self.noise, PoissonNoise) else {}),
             "noise_in_hole": self.task.noise_in_hole,
-            "size": self.size if request.measurement is None else None,
+            "size": (None if request.whole else self.size) if request.measurement is None else None,
             "resize": request.resize,
             "composite": request.composite,
             "seed": request.seed,
@@ -148,7 +150,7 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
             row.s, row.layers, cfg=request.cfg, condition=condition, interval=row.pag_interval
         )
     settled, size = _settle(request, task, row, prior, None), request.size or prior.image_size
-    if request.measurement is None:
+    if request.measurement is None and not request.whole:
         check_memory(size, size)
     return Recipe(request, task, row, prior, guidance, noise, size, settled, own)
 

@@ -97,8 +97,7 @@ def restore(
     name of TASKS or a YAML file, it is a clean picture that is degraded as the task says, and then restored.
 
     Pictures are PIL images, arrays (H, W, 3) of uint8, arrays or tensors (3, H, W) or (B, 3, H, W) of floats in
-    [-1, 1], or a list of them; `.images` returns the same kind and size. Sides must be multiples of what the prior
-    takes (16 for `pixel`, 32 for `latent`).
+    [-1, 1], or a list of them; `.images` returns the same kind and size. A picture may have any size.
 
     The result has `images` (the first sample of each picture), `x` (all samples), `mean`, `std`, `residuals`, `failed`
     and `problem` (what was solved): see `RestorationOutput`.
@@ -178,7 +177,8 @@ def _problem(
     if operator is not None:
         known: Noise = NoNoise() if sigma is None else GaussianNoise(sigma)
         return InverseProblem(x * operator.observation_mask(x), operator, known), kind, names
-    prior.state_shape(tuple(x.shape[1:]))  # before anything is drawn for pictures that cannot be restored
+    # Before anything is drawn for pictures that cannot be restored.
+    prior.state_shape(prior.canvas_shape(tuple(x.shape[1:])))
     config = load_task(task or "", None, AUTO, image_size=int(min(x.shape[2:])), pag=False)
     rngs = [operator_rng(seed, name) for name in names]
     made = make_operator(config.operator.name, check_shape(x.shape[1:]), config.operator.settings, rngs)

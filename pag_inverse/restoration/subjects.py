@@ -22,7 +22,7 @@ DEFAULT_PHOTOGRAPH = "astronaut"
 
 @dataclass(frozen=True)
 class Subject:
-    """One picture (3, size, size), or one measurement, in [-1, 1]; `name` keys its random streams and its files."""
+    """One picture (3, H, W), or one measurement, in [-1, 1]; `name` keys its random streams and its files."""
 
     name: str
     source: str
@@ -42,14 +42,19 @@ def read_subjects(request: SolveRequest, inputs: Sequence[Path], size: int) -> l
         path = request.measurement
         return [make_subject(path.stem, str(path), read_measurement(path))]
     if not inputs:
-        image = prepare(bundled_photograph(DEFAULT_PHOTOGRAPH), size, request.resize)
+        image = _prepared(bundled_photograph(DEFAULT_PHOTOGRAPH), request, size)
         return [make_subject(DEFAULT_PHOTOGRAPH, f"scikit-image's {DEFAULT_PHOTOGRAPH}", image)]
-    subjects = [make_subject(p.stem, str(p), prepare(read_image(p), size, request.resize)) for p in inputs]
+    subjects = [make_subject(p.stem, str(p), _prepared(read_image(p), request, size)) for p in inputs]
     names = [subject.name for subject in subjects]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two pictures are named {twice[0]}; their results would overwrite each other")
     return subjects
+
+
+def _prepared(image: Any, request: SolveRequest, size: int) -> Any:
+    """The whole picture, or its central square at `size`."""
+    return image if request.whole else prepare(image, size, request.resize)
 
 
 @dataclass(frozen=True)

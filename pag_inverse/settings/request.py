@@ -73,6 +73,7 @@ class SolveRequest:
         bool | None, described("10-bit factors in float32 products on a GPU; by default torch's choice")
     ] = None
     size: Annotated[int, Field(ge=1, le=2**16)] | None = None
+    whole: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     samples: Annotated[int, Field(ge=1, le=10**5)] = 1
     batch_size: Annotated[int, Field(ge=1, le=2**16)] | None = 1

@@ -291,7 +291,7 @@ BAD_RUNS = [
     (["--prior", "nowhere"], "ffhq, imagenet, latent, pixel, sd15"),
     (["--prior", "ffhq", "--dataset", "ffhq"], "deepinv/diffunet"),
     (["--layers", "input_blocks.2.1"], "middle_block.1"),
-    (["--size", "60"], "multiples of 16"),
+    (["--whole", "--size", "64"], "--whole keeps the size of the pictures"),
     (["--size", "24"], "kernel"),
 ]
 

@@ -163,7 +163,7 @@ FAULTS: dict[str, tuple[str, dict[str, object], str]] = {
         {"kernel_size": 61, "intensity": 1.5, "center": False},
         "intensity is 1.5; it must be less than or equal to 1",
     ),
-    "scale": ("super_resolution", {"scale": 7}, "divides height 64 and width 64"),
+    "scale": ("super_resolution", {"scale": 65}, "a whole number from 1 to 64"),
     "gluing": (
         "super_resolution",
         {"scale": 8, "project": "none"},

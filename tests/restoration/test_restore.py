@@ -182,7 +182,7 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         (np.zeros((64, 64), np.uint8), {"task": "motion_deblur"}, r"is \(H, W, 3\)"),
         ("picture.png", {"task": "motion_deblur"}, "a str is no picture"),
         ([], {"task": "motion_deblur"}, "at least one"),
-        (np.zeros((65, 64, 3), np.uint8), {"task": "gaussian_deblur"}, "multiples of 16"),
+        (np.zeros((1, 64, 64), np.float32), {"task": "gaussian_deblur"}, "with 1 channels; it takes 3 channels"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "steps": 0}, "from 1 to 1000"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "num_samples": 0}, "num_samples is 0"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "solver": "ddrm"}, "unknown solver 'ddrm'"),

@@ -243,10 +243,17 @@ def test_arguments_that_do_not_fit(change: dict[str, object], message: str, pixe
         solve(images(1), operator, pixel, DPS(1.0), NoGuidance(), **settings)  # type: ignore[arg-type]
 
 
-def test_a_size_the_prior_cannot_take(pixel: PixelPrior) -> None:
+def test_a_size_that_does_not_divide_is_restored_on_a_canvas(pixel: PixelPrior) -> None:
     operator = GaussianBlur((3, 33, 32), 9, 1.5)
-    with pytest.raises(ValueError, match=r"33 x 32.*multiples of 2"):
-        solve(torch.zeros(1, 3, 33, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+    result = solve(torch.zeros(1, 3, 33, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
+    assert result.x.shape == (1, 3, 33, 32)
+    assert result.z.shape == (1, 3, 64, 64)
+
+
+def test_a_picture_of_one_channel_is_not_taken(pixel: PixelPrior) -> None:
+    operator = GaussianBlur((1, 32, 32), 9, 1.5)
+    with pytest.raises(ValueError, match="32 x 32 with 1 channels; it takes 3 channels"):
+        solve(torch.zeros(1, 1, 32, 32), operator, pixel, DPS(1.0), NoGuidance(), noise=NOISE, steps=2, seeds=[0])
 
 
 @pytest.mark.parametrize("name", ["dps", "psld"])

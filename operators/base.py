@@ -73,6 +73,11 @@ class Operator(Copyable, abc.ABC):
         return values if isinstance(values, cls.Settings) else validated(cls.Settings, values, where or cls.__name__)
 
     @classmethod
+    def image_shape(cls, measured: Shape, settings: Any) -> Shape:
+        """The `in_shape` with which an operator of an object of `Settings` measures what has the shape `measured`."""
+        return measured
+
+    @classmethod
     def _from_settings(cls: type[Op], in_shape: Shape, settings: Any, rngs: Sequence[np.random.Generator]) -> Op:
         """The operator of an object of `Settings`."""
         raise NotImplementedError(f"{cls.__name__} has Settings, but does not write _from_settings")

@@ -58,6 +58,11 @@ class Grayscale(Operator):
     ) -> Grayscale:
         return cls(in_shape, settings.weights, project=settings.project)
 
+    @classmethod
+    def image_shape(cls, measured: Shape, settings: GrayscaleSettings) -> Shape:
+        """As many channels as weights."""
+        return len(settings.weights), *measured[1:]
+
     def _forward(self, x: Tensor) -> Tensor:
         return (x * self.weights.to(x)).sum(dim=1, keepdim=True)
 

@@ -52,6 +52,12 @@ class PhaseRetrieval(Operator):
     ) -> PhaseRetrieval:
         return cls(in_shape, settings.oversampling, project=settings.project)
 
+    @classmethod
+    def image_shape(cls, measured: Shape, settings: PhaseRetrievalSettings) -> Shape:
+        """The longest sides that are padded to those of `measured`."""
+        channels, height, width = measured
+        return channels, int(height / settings.oversampling), int(width / settings.oversampling)
+
     def enlarge(self, y: Tensor) -> Tensor:
         """log(1 + y) with frequency 0 in the middle, from -1 (none) to 1 (the largest of the image), at in_shape."""
         shown = torch.fft.fftshift(y.clamp(min=0).log1p(), dim=(-2, -1))

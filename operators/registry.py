@@ -62,6 +62,13 @@ class ComposeByName(Compose):
         return found
 
     @classmethod
+    def image_shape(cls, measured: Shape, settings: ComposeSettings) -> Shape:
+        """That of each part in turn, from the last one back."""
+        for part in reversed([PartSettings(**part) for part in settings.operators]):
+            measured = operator_class(part.name).image_shape(measured, check_settings(part.name, part.settings))
+        return measured
+
+    @classmethod
     def _from_settings(
         cls, in_shape: Shape, settings: ComposeSettings, rngs: Sequence[np.random.Generator]
     ) -> ComposeByName:

@@ -56,6 +56,12 @@ class SuperResolution(Operator):
     ) -> SuperResolution:
         return cls(in_shape, settings.scale, project=settings.project)
 
+    @classmethod
+    def image_shape(cls, measured: Shape, settings: SuperResolutionSettings) -> Shape:
+        """Sides that are `scale` times longer."""
+        channels, height, width = measured
+        return channels, settings.scale * height, settings.scale * width
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.rows.to(x) @ (x @ self.columns.to(x).T)
 

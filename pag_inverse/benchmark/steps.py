@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators import Noise, make_noise, make_operator
+from operators import make_operator
 from pag_inverse.benchmark.architectures import random_prior
 from pag_inverse.benchmark.case import ARCHITECTURES, Case
 from pag_inverse.guidance import GuidedModel, PerturbedAttentionGuidance
@@ -16,7 +16,7 @@ from pag_inverse.guidance.perturbation import perturbed_twin
 from pag_inverse.guidance.prefix import PassPair, completed_before
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.priors.precision import check_compiler, place, precision_dtype, spare_memory
-from pag_inverse.problem import InverseProblem, simulate
+from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.runtime.streams import batch_draw, operator_rng
 from pag_inverse.settings import Hyperparameters, load_task
 from pag_inverse.solvers import Solver, State, make_solver, solver_class
@@ -75,7 +75,7 @@ class Bench:
         self.x = self.draw((case.batch, *shape)).clamp(-1, 1)
         rngs = [operator_rng(0, str(b)) for b in range(case.batch)]
         operator = make_operator(task.operator.name, shape, task.operator.settings, rngs)
-        noise: Noise = make_noise("gaussian", task.sigma)
+        noise = task_noise(task)
         self.problem: InverseProblem = simulate(self.x, operator.to(case.device, torch.float32), noise, draw=self.draw)
         self.z = self.draw((case.batch, *self.prior.state_shape(shape)))
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from pag_inverse.cli.arguments import Parser, path, run
-from pag_inverse.settings import PRECISIONS, TASKS, validated
+from pag_inverse.settings import PAPER_TASKS, PRECISIONS, validated
 
 EXAMPLES = """examples:
   python scripts/compare.py --data test_pictures --training training_pictures --output runs/comparison
@@ -30,7 +30,7 @@ def parser() -> Parser:
     p.add_argument("--data", type=path, nargs="+", required=True, metavar="FILE|DIR", help="pictures to restore")
     p.add_argument("--training", type=path, required=True, help="folder of pictures to tune classical methods on")
     p.add_argument("--output", type=path, required=True)
-    p.add_argument("--tasks", nargs="+", choices=TASKS, help="by default all")
+    p.add_argument("--tasks", nargs="+", choices=PAPER_TASKS, help="by default all")
     p.add_argument("--solvers", nargs="+", help="solvers by name; by default all")
     p.add_argument("--samples", type=int, default=4, help="of the methods in --many")
     p.add_argument("--many", nargs="+", metavar="SOLVER[_pag]", help="methods with several samples; by default all")

@@ -20,7 +20,7 @@ from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.devices import check_device
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.settings import (
-    TASKS,
+    PAPER_TASKS,
     Count,
     Names,
     NonNegative,
@@ -52,7 +52,7 @@ class ComparisonRequest:
     data: tuple[Path, ...]
     training: Path
     output: Path
-    tasks: Names = TASKS
+    tasks: Names = PAPER_TASKS
     solvers: Names = tuple(SOLVERS)
     samples: Count = 4
     many: Names = ()
@@ -95,7 +95,7 @@ def check(request: ComparisonRequest) -> None:
     for solver in request.solvers:
         solver_class(solver)
     for task in request.tasks:
-        check_choice("task", task, TASKS)
+        check_choice("task", task, PAPER_TASKS)
     check_different("--sigmas", [bounds.sigma_text(sigma) for sigma in request.sigmas])
     for name in ("tasks", "solvers", "many"):
         check_different(f"--{name}", getattr(request, name))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators import Grayscale, Operator
 from pag_inverse.data.images import from_uint8, to_uint8
 
 
@@ -48,6 +49,11 @@ def read_kind(given: Any) -> tuple[Tensor, Kind]:
     if hasattr(given, "convert") and hasattr(given, "getbands"):  # a PIL image, without importing PIL for it
         return _from_pil(given), Kind(_to_pil)
     raise ValueError(f"a {type(given).__name__} is no picture; give a PIL image, an array, a tensor, or a list of them")
+
+
+def as_measured(x: Tensor, operator: Operator) -> Tensor:
+    """A picture (B, 3, H, W) as a measurement by this operator: its brightness where one channel is measured."""
+    return Grayscale((3, *x.shape[2:])).forward(x) if operator.out_shape[0] == 1 and x.shape[1] == 3 else x
 
 
 def _read_tensor(given: Tensor) -> tuple[Tensor, Kind]:

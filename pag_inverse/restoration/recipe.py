@@ -17,6 +17,7 @@ from pag_inverse.priors.checkpoints.picture_side import picture_side
 from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.canvas import Canvas
+from pag_inverse.restoration.kinds import as_measured
 from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
 from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
 from pag_inverse.runtime.batching import check_memory
@@ -61,7 +62,8 @@ class Recipe:
         images = torch.stack([torch.from_numpy(subject.image) for subject in subjects]).to(self.request.device)
         operator = self.operator(subjects)
         if self.request.measurement is not None:
-            return InverseProblem(images * operator.observation_mask(images), operator, self.noise)
+            y = as_measured(images, operator)
+            return InverseProblem(y * operator.observation_mask(y), operator, self.noise)
         seeds = [stream_seed(self.request.seed, subject.name, "measurement") for subject in subjects]
         draw = batch_draw(seeds, self.request.device)
         return simulate(images, operator, self.noise, draw=draw, noise_in_hole=self.task.noise_in_hole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAtt
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.kinds import Kind as PictureKind
-from pag_inverse.restoration.kinds import read_kind
+from pag_inverse.restoration.kinds import as_measured, read_kind
 from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
 from pag_inverse.restoration.request import DEFAULT_PRIOR
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import (
     AUTO,
+    PAPER_TASKS,
     TASKS,
     Hyperparameters,
     Kind,
-    TaskConfig,
+    OperatorConfig,
     check_whole,
     load_task,
     recommended_solver,
@@ -34,6 +36,7 @@ from pag_inverse.settings import (
 from pag_inverse.solvers import SOLVERS, Solver, default_solver, option_names, solver_class
 from pag_inverse.solvers.step_sizes import settle
 
+DEFAULT_TASK = "gaussian_deblur"  # whose rows an operator takes that is like none of the tasks'
 ROWS = "natural"  # of the embedded priors; also those of a prior whose data set is not known
 
 
@@ -176,7 +179,8 @@ def _problem(
     names = _names(names, len(x))
     if operator is not None:
         known: Noise = NoNoise() if sigma is None else GaussianNoise(sigma)
-        return InverseProblem(x * operator.observation_mask(x), operator, known), kind, names
+        y = as_measured(x, operator)
+        return InverseProblem(y * operator.observation_mask(y), operator, known), kind, names
     # Before anything is drawn for pictures that cannot be restored.
     prior.state_shape(prior.canvas_shape(tuple(x.shape[1:])))
     config = load_task(task or "", None, AUTO, image_size=int(min(x.shape[2:])), pag=False)
@@ -231,13 +235,24 @@ def _row(task: str | Path, problem: InverseProblem, prior: Prior, name: str, *, 
 
 
 def _task_like(operator: Operator) -> str:
-    """The task whose operator is of the same class, or of a class that is most like it."""
-    configs: list[TaskConfig] = [load_task(task, None, AUTO, image_size=256, pag=False) for task in TASKS]
-    for base in type(operator).__mro__:
-        for config in configs:
-            if base in operator_class(config.operator.name).__mro__ and base not in Operator.__mro__:
-                return config.name
-    return TASKS[1] if len(TASKS) > 1 else TASKS[0]
+    """The task whose operator is of the same class, or of a class that is most like it, with the most settings of the
+    same value; the paper's where there are several."""
+    for base in [base for base in type(operator).__mro__ if base not in Operator.__mro__]:
+        found = [
+            (sum(getattr(operator, name, None) == value for name, value in config.settings.items()), -number, task)
+            for number, (task, config) in enumerate(_operators_of_tasks().items())
+            if base in operator_class(config.name).__mro__
+        ]
+        if found:
+            return max(found)[2]
+    return DEFAULT_TASK
+
+
+@cache
+def _operators_of_tasks() -> dict[str, OperatorConfig]:
+    """The operator of every task, the paper's first."""
+    tasks = dict.fromkeys((*PAPER_TASKS, *TASKS))
+    return {task: load_task(task, None, AUTO, image_size=256, pag=False).operator for task in tasks}
 
 
 def _guidance(row: Hyperparameters, prior: Prior) -> Guidance:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from operators import Blur, Inpainting, MotionBlur, Operator, SuperResolution, make_operator, operator_class
+from operators import Blur, Inpainting, MotionBlur, Operator, make_operator, operator_class
 from pag_inverse.data.arrays import read_kernel, read_mask, read_measurement
 from pag_inverse.data.images import bundled_photograph, prepare, read_image
 from pag_inverse.restoration.request import SolveRequest
@@ -98,7 +98,4 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
         return Blur(own.kernel, in_shape, project=project)
     if issubclass(kind, MotionBlur):
         raise ValueError(f"--measurement with the task {task.name} needs --kernel")
-    if issubclass(kind, SuperResolution):
-        scale = int(settings["scale"])
-        in_shape = (3, shape[1] * scale, shape[2] * scale)
-    return make_operator(name, in_shape, settings, [])
+    return make_operator(name, kind.image_shape(in_shape, kind.read_settings(settings)), settings, [])

@@ -20,6 +20,7 @@ from pag_inverse.settings.prior import PRIORS, BetaConfig, Kind, PriorConfig, lo
 from pag_inverse.settings.reader import read_yaml
 from pag_inverse.settings.request import FURTHER_OPTIONS, SolveRequest
 from pag_inverse.settings.task import (
+    PAPER_TASKS,
     TASKS,
     Hyperparameters,
     OperatorConfig,
@@ -32,6 +33,7 @@ from pag_inverse.settings.task import (
 __all__ = [
     "AUTO",
     "FURTHER_OPTIONS",
+    "PAPER_TASKS",
     "PRECISIONS",
     "PREDICTIONS",
     "PRIORS",

@@ -25,6 +25,7 @@ from pag_inverse.settings.prior import Kind
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 
 TASKS = shipped_names("tasks")
+PAPER_TASKS = ("box_inpainting", "gaussian_deblur", "motion_deblur", "super_resolution")  # of Tables 4 to 8
 LARGE_FROM = 384  # pictures from this side on take the operator of 512 pixels
 
 

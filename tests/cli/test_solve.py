@@ -256,7 +256,7 @@ def test_list_layers_in_both_languages(here: Path, capsys: pytest.CaptureFixture
 
 
 BAD_ARGUMENTS = [
-    (["--task", "deblur"], "motion_deblur"),
+    (["--task", "zoom"], "motion_deblur"),
     (["--solver", "ddrm"], "there are dps, pigdm"),
     (["--dataset", "celeba"], "ffhq, imagenet, natural"),
     (["--device", "tpu"], "device is 'tpu'"),

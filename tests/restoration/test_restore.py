@@ -176,7 +176,7 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
     ("given", "named", "message"),
     [
         (np.zeros((64, 64, 3), np.uint8), {}, "give one of three"),
-        (np.zeros((64, 64, 3), np.uint8), {"task": "deblur"}, "unknown task 'deblur'"),
+        (np.zeros((64, 64, 3), np.uint8), {"task": "zoom"}, "unknown task 'zoom'"),
         (np.zeros((64, 64, 3), np.int32), {"task": "motion_deblur"}, "int32 of shape"),
         (np.full((3, 64, 64), 255.0), {"task": "motion_deblur"}, r"must lie in \[-1, 1\]"),
         (np.zeros((64, 64), np.uint8), {"task": "motion_deblur"}, r"is \(H, W, 3\)"),

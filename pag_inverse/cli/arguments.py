@@ -121,6 +121,8 @@ def add_machine(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     p.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")
     p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
+    p.add_argument("--tile", type=int, help="side of the prior's tiles, 0 = none; by default large pictures have them")
+    p.add_argument("--overlap", type=int, help="of tiles, in pixels; by default a quarter")
     p.add_argument("--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once")
 
 

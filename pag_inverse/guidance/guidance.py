@@ -144,6 +144,10 @@ class GuidedModel:
         """The guided and the unguided eps of a state (B, *state) at timestep t."""
         return self.guidance(self.prior, z, t)
 
+    def plain(self, z: Tensor, t: int) -> Tensor:
+        """The unguided eps alone, with a graph where autograd records."""
+        return self.prior.predict(z, t, getattr(self.guidance, "condition", None)).eps
+
     def decode(self, z: Tensor) -> Tensor:
         """The image (B, 3, H, W) of a state."""
         return self.prior.decode(z)

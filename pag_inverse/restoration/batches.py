@@ -80,7 +80,8 @@ def _restore_batch(recipe: Recipe, gathered: dict[str, Samples], tick: Tick, bat
 
     started, request = time.monotonic(), recipe.request
     seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
-    result = run_chain(problem, recipe.model, recipe.settled.solver, recipe.settled.steps, seeds, callback=show)
+    model, settled = recipe.model(problem), recipe.settled
+    result = run_chain(problem, model, settled.solver, settled.steps, seeds, callback=show)
     seconds = (time.monotonic() - started) / len(batch)
     x = result.x
     if request.composite == "measurement":
@@ -108,7 +109,8 @@ def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: i
 def first_step(recipe: Recipe, subjects: Sequence[Subject]) -> None:
     """One step of a batch, whose result is thrown away: to learn what it takes."""
     problem = Canvas.of(recipe.problem(subjects), recipe.prior).problem.white
+    model = recipe.model(problem)
     solver, steps = recipe.settled.solver, recipe.settled.steps
     draw, schedule = batch_draw([0] * len(subjects), recipe.request.device), solver.schedule(recipe.prior, steps)
-    state = solver.start(problem, recipe.model, schedule, draw)
-    solver.step(state, steps - 1, problem, recipe.model, schedule, draw)
+    state = solver.start(problem, model, schedule, draw)
+    solver.step(state, steps - 1, problem, model, schedule, draw)

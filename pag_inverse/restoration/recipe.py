@@ -20,6 +20,7 @@ from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.restoration.kinds import as_measured
 from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
 from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
+from pag_inverse.restoration.tiling import model_for
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import Hyperparameters, TaskConfig, load_task
@@ -41,10 +42,10 @@ class Recipe:
     settled: Settled
     own: OwnArrays = field(default_factory=OwnArrays)
 
-    @property
-    def model(self) -> GuidedModel:
-        """The prior under its guidance."""
-        return GuidedModel(self.prior, self.guidance)
+    def model(self, problem: InverseProblem) -> GuidedModel:
+        """The prior under its guidance, for the pictures of a problem."""
+        request, shape = self.request, problem.operator.in_shape
+        return model_for(self.prior, self.guidance, shape, request.tile, request.overlap)
 
     def operator(self, subjects: Sequence[Subject]) -> Operator:
         """The operator of a batch: each image's own box or kernel, or the user's mask or kernel."""
@@ -77,6 +78,7 @@ class Recipe:
         _, height, width = problem.operator.in_shape
         settled = _settle(self.request, self.task, self.row, self.prior, math.sqrt(height * width))
         settled.solver.check(canvas.problem, self.prior)
+        self.model(problem)
         return replace(self, settled=settled)
 
     def describe(self) -> dict[str, Any]:
@@ -104,6 +106,8 @@ class Recipe:
             "noise_in_hole": self.task.noise_in_hole,
             "size": (None if request.whole else self.size) if request.measurement is None else None,
             "resize": request.resize,
+            "tile": request.tile,
+            "overlap": request.overlap,
             "composite": request.composite,
             "seed": request.seed,
             "samples": request.samples,

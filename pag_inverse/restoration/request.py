@@ -84,6 +84,7 @@ def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
     yield measured and request.size is not None, "--size is of pictures that are degraded; a measurement has its own"
     yield measured and request.whole, "--whole is of pictures that are degraded; a measurement has its own size"
     yield request.whole and request.size is not None, "--whole keeps the size of the pictures; leave --size out"
+    yield request.overlap is not None and request.tile == 0, "--overlap does nothing with --tile 0"
     yield measured and request.box is not None, "--box is of pictures that are degraded; a measurement has a --mask"
     yield measured and request.noise_in_hole is not None, "noise_in_hole is of pictures that are degraded"
     yield measured and request.resize != "bicubic", "resize is of pictures that are degraded"

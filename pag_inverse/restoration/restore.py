@@ -14,13 +14,14 @@ from torch import Tensor
 
 from operators import GaussianNoise, Noise, NoNoise, Operator, make_operator, operator_class
 from operators.validation import check_shape, short
-from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.guidance import Guidance, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.kinds import Kind as PictureKind
 from pag_inverse.restoration.kinds import as_measured, read_kind
 from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
 from pag_inverse.restoration.request import DEFAULT_PRIOR
+from pag_inverse.restoration.tiling import model_for
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
 from pag_inverse.settings import (
     AUTO,
@@ -91,6 +92,8 @@ def restore(
     num_samples: int = 1,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
     callback: Callback | None = None,
 ) -> RestorationOutput:
     """Restore pictures from what was measured of them.
@@ -109,7 +112,9 @@ def restore(
     or as "auto", the one that the task recommends for the prior (with `operator`, the task that is most like it), or
     that of the paper, DPS or PSLD, where there is none, A is not linear, or the sigma of a measurement is not known.
     guidance: by default PAG with the row's scale and layers where the prior has those layers, no guidance where it has
-    not. steps: 1 to 1000, by default the row's. `names` key the random streams, by default "0", "1", ...
+    not. tile, overlap: of the prior, in pixels; by default pictures of more than twice the prior's side are seen in
+    tiles of that side, which overlap by a quarter; 0 is no tile. steps: 1 to 1000, by default the row's. `names` key
+    the random streams, by default "0", "1", ...
     `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
     Returning True stops the run.
     ValueError: what does not fit.
@@ -148,7 +153,8 @@ def restore(
         settled = settle(name, row, prior, math.sqrt(height * width), given=given)
         solver, steps = settled.solver, settled.steps if steps is None else steps
     steps = row.steps if steps is None else steps
-    model = GuidedModel(prior, guidance if guidance is not None else _guidance(row, prior))
+    chosen = guidance if guidance is not None else _guidance(row, prior)
+    model = model_for(prior, chosen, problem.operator.in_shape, tile, overlap)
     results = []
     for sample in range(num_samples):
         seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in names]

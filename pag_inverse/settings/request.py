@@ -74,6 +74,8 @@ class SolveRequest:
     ] = None
     size: Annotated[int, Field(ge=1, le=2**16)] | None = None
     whole: bool = False
+    tile: Annotated[int, Field(ge=0, le=2**16)] | None = None
+    overlap: Annotated[int, Field(ge=0, le=2**16)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     samples: Annotated[int, Field(ge=1, le=10**5)] = 1
     batch_size: Annotated[int, Field(ge=1, le=2**16)] | None = 1

@@ -12,6 +12,10 @@ from torch import Tensor
 from operators import Compose, Diagonal, Draw, GaussianNoise, Noise, NoNoise, Operator, make_noise
 from pag_inverse.settings import TaskConfig
 
+# Of an entry in `InverseProblem.white`. Counts of black pixels would have sqrt(peak / 2), and steps are as short as the
+# largest weight asks for: at peak 800, DAPS ended at 12.4 dB instead of 23.1, RED-diff at a residual of 1.7, not 1.0.
+LARGEST_WEIGHT = 4.0
+
 
 @dataclass(frozen=True)
 class InverseProblem:
@@ -80,8 +84,8 @@ class InverseProblem:
     def white(self) -> InverseProblem:
         """The problem with noise of one sigma in every entry: this one, unless its noise depends on the image.
 
-        Then it is w y' = w A(x) + n with n ~ N(0, sigma^2) and w = sigma / s, where N(y', s^2) is the normal that is
-        nearest to the noise (`Noise.normal`): DPS's weighted norm for counts. Solvers get this one.
+        Then it is w y' = w A(x) + n with n ~ N(0, sigma^2) and w = sigma / s, at most `LARGEST_WEIGHT`. N(y', s^2) is
+        the normal that is nearest to the noise (`Noise.normal`): DPS's weighted norm for counts. Solvers get it.
         """
         return self._white or self
 
@@ -91,7 +95,8 @@ class InverseProblem:
         if found is None:
             return None
         mean, std = found
-        weights = Diagonal((self.noise.sigma / std).cpu(), self.operator.out_shape).to(self.y.device, self.y.dtype)
+        factors = (self.noise.sigma / std).clamp(max=LARGEST_WEIGHT)
+        weights = Diagonal(factors.cpu(), self.operator.out_shape).to(self.y.device, self.y.dtype)
         y = weights.forward(mean)
         return InverseProblem(y, Compose(weights, self.operator), GaussianNoise(self.noise.sigma))
 

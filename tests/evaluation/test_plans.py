@@ -55,7 +55,7 @@ def test_a_suite_of_ones_own(data: Path, tmp_path: Path) -> None:
         ("tasks: []\nsolvers: [dps]\n", "tasks"),
         ("tasks: [motion_deblur]\nsolvers: [ddrm]\n", "unknown solver 'ddrm'"),
         ("tasks: [motion_deblur]\nsolvers: [dps]\nguidances: [both]\n", "guidances"),
-        ("tasks: [deblur]\nsolvers: [dps]\n", "unknown task 'deblur'"),
+        ("tasks: [zoom]\nsolvers: [dps]\n", "unknown task 'zoom'"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):

@@ -14,7 +14,19 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler
 
-from operators import OPERATORS, Blur, GaussianNoise, Inpainting, NoNoise, Operator, gaussian_kernel
+from operators import (
+    OPERATORS,
+    Blur,
+    GaussianNoise,
+    Grayscale,
+    Inpainting,
+    Jpeg,
+    LinearOperator,
+    NoNoise,
+    Operator,
+    SuperResolution,
+    gaussian_kernel,
+)
 from pag_inverse import (
     DPS,
     PSLD,
@@ -29,6 +41,7 @@ from pag_inverse import (
     simulate,
 )
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
+from pag_inverse.restoration.restore import _task_like
 from pag_inverse.solvers import DiffPIR
 
 SIDE = 64
@@ -82,6 +95,37 @@ def test_a_measurement_with_ones_own_operator(picture: np.ndarray, pixel: PixelP
     output = restore(y, operator=operator, sigma=0.05, prior=pixel, solver=DPS(0.5), steps=2)
     assert output.x.shape == (1, 1, 3, SIDE, SIDE)
     assert isinstance(output.problem.noise, GaussianNoise) and output.problem.noise.sigma == 0.05
+
+
+def test_a_grey_photograph_is_a_measurement_of_brightness(picture: np.ndarray, pixel: PixelPrior) -> None:
+    """Given as grey, as grey in three channels, or in colour, whose brightness counts: an image of three comes back."""
+    grey = PIL.Image.fromarray(picture).convert("L")
+    operator = Grayscale((3, 64, 64))
+    outputs = [
+        restore(given, operator=operator, sigma=0.05, prior=pixel, solver="diffpir", steps=2)
+        for given in (grey, grey.convert("RGB"), PIL.Image.fromarray(picture))
+    ]
+    assert outputs[0].x.shape == (1, 1, 3, 64, 64) and outputs[0].problem.y.shape == (1, 1, 64, 64)
+    assert torch.equal(outputs[0].x, outputs[1].x)
+    torch.testing.assert_close(outputs[2].problem.y, outputs[0].problem.y, rtol=0, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("operator", "task"),
+    [
+        (SuperResolution((3, 48, 48), 2), "super_resolution_x2"),
+        (SuperResolution((3, 48, 48), 8), "super_resolution"),
+        (SuperResolution((3, 48, 48), 6), "super_resolution"),  # of no task: the paper's
+        (Blur(np.ones((3, 3)), (3, 48, 48)), "gaussian_deblur"),
+        (Inpainting(np.eye(48), (3, 48, 48)), "box_inpainting"),
+        (Grayscale((3, 48, 48)), "colorize"),
+        (Jpeg((3, 48, 48), 30), "jpeg"),
+        (LinearOperator(lambda x: x[..., ::2], (3, 48, 48)), "gaussian_deblur"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_an_operator_takes_the_rows_of_the_task_that_is_most_like_it(operator: Operator, task: str) -> None:
+    assert _task_like(operator) == task
 
 
 def test_a_batch_of_tensors_with_several_samples(pixel: PixelPrior) -> None:

@@ -76,6 +76,17 @@ def test_the_residual_of_the_truth_is_the_noise(operator: Operator) -> None:
     torch.testing.assert_close(few.residual(x[[3, 1]]), problem.residual(x)[[3, 1]])
 
 
+def test_black_pixels_do_not_count_without_bound() -> None:
+    """Where most photons are, nothing changes; a black picture counts for 4 times as much as a grey one."""
+    shape, level = (3, 8, 8), torch.linspace(-1, 1, 3 * 64).view(1, 3, 8, 8)
+    problem = simulate(level, Identity(shape), PoissonNoise(10_000.0), draw=draw(1))
+    weights = problem.white.operator.forward(torch.ones_like(level))
+    expected = problem.noise.sigma / problem.noise.std(level)
+    bright = level > -0.85
+    torch.testing.assert_close(weights[bright], expected[bright], rtol=0.1, atol=0)
+    assert float(weights.max()) == 4.0 == float(weights[level == -1].min())
+
+
 def test_gluing_is_that_of_the_operator_itself() -> None:
     x, problem = measured(Grayscale(SHAPE))
     white, operator = problem.white, problem.operator

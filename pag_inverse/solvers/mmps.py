@@ -27,8 +27,8 @@ class MMPS(DDIMSolver):
 
     V = (1 - abar) / sqrt(abar) d x0 / d x_t is the covariance of the image given x_t: exact for any Gaussian prior with
     no variance above `variance`. What a network makes larger is cut off. Conjugate gradients solve the system: each
-    iteration is a backward pass through the network. V = r^2, as PiGDM has it, is their preconditioner: without it few
-    iterations leave noise under a blur.
+    iteration is a backward pass through the network. V = r^2 with v = 1 or less, as PiGDM has it, is their
+    preconditioner: without it few iterations leave noise under a blur.
 
     >>> from pag_inverse import MMPS
     >>> MMPS().iterations
@@ -47,7 +47,7 @@ class MMPS(DDIMSolver):
     ) -> StepOutput:
         """One step for every image of the batch."""
         abar, operator, noise_variance = float(schedule.abar[i]), problem.operator, noise_sigma(problem) ** 2
-        largest = self.variance * (1 - abar) / (self.variance * abar + 1 - abar)
+        largest, r2 = (v * (1 - abar) / (v * abar + 1 - abar) for v in (self.variance, min(self.variance, 1.0)))
         x_t = state.z.detach().requires_grad_(True)
         with torch.enable_grad():
             eps = model(x_t, int(schedule.timesteps[i]))  # 1: plain, perturbed, guided
@@ -60,7 +60,7 @@ class MMPS(DDIMSolver):
             return shortened((1 - abar) / abar**0.5 * grad, largest * v)
 
         def inverse(u: Tensor) -> Tensor:
-            return operator.solve(u, noise_variance / largest, iterations=ITERATIONS) / largest
+            return operator.solve(u, noise_variance / r2, iterations=ITERATIONS) / r2
 
         u = conjugate_gradients(  # 3
             lambda u: operator.forward(covariance(operator.adjoint(u))) + noise_variance * u,

@@ -48,7 +48,7 @@ SOLVE = """
 {t} --seed 99999999999999999999999
 {t} --seed x
 {t} --size 0
-{t} --size 50
+{t} --whole --size 50
 {t} --size 100000
 {t} --size 60000
 {t} --size -64
@@ -223,7 +223,7 @@ EVALUATE = """
 {e} --precision float16
 {e} --cfg 3
 {e} --sigma 1e308
-{e} --size 50
+{e} --tile 50
 --task gaussian_deblur --solver dps
 --dataset folder --root {m}/pictures
 --metrics-only {m}/none

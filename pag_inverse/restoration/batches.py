@@ -22,6 +22,7 @@ from pag_inverse.solvers import StepOutput
 
 Item = tuple[Subject, int]  # a picture and the number of a sample
 Tick = Callable[[int, int, float | None], None]  # steps done of steps, and the mean relative residual where known
+Watch = Callable[[StepOutput], None]  # what a step gives
 
 
 @dataclass
@@ -50,11 +51,16 @@ class Samples:
 
 
 def restore_all(
-    recipe: Recipe, subjects: Iterable[Subject], batch_size: int, tick: Tick = lambda *_: None
+    recipe: Recipe,
+    subjects: Iterable[Subject],
+    batch_size: int,
+    tick: Tick = lambda *_: None,
+    watch: Watch = lambda _: None,
 ) -> Iterator[tuple[Subject, Samples]]:
     """Every sample of every picture, `batch_size` at once; a picture is yielded when its last sample is done.
 
-    Pictures are read from `subjects` as they are needed, and forgotten when they are yielded.
+    Pictures are read from `subjects` as they are needed, and forgotten when they are yielded. `tick` and then `watch`
+    are called after each step; an exception of theirs ends the run.
     """
     count = recipe.request.samples
     gathered: dict[str, Samples] = {}
@@ -64,19 +70,22 @@ def restore_all(
         while batch := list(islice(alike, batch_size)):
             if recipe.request.whole and fitted is recipe:
                 fitted = recipe.for_example(batch[0][0])
-            split_where_full(partial(_restore_batch, fitted, gathered, tick), batch)
+            split_where_full(partial(_restore_batch, fitted, gathered, tick, watch), batch)
             for subject in {subject.name: subject for subject, _ in batch}.values():
                 if len(gathered[subject.name].images) == count:
                     yield subject, gathered.pop(subject.name)
 
 
-def _restore_batch(recipe: Recipe, gathered: dict[str, Samples], tick: Tick, batch: Sequence[Item]) -> None:
+def _restore_batch(
+    recipe: Recipe, gathered: dict[str, Samples], tick: Tick, watch: Watch, batch: Sequence[Item]
+) -> None:
     """Solve one batch and file each sample under its picture."""
     problem = recipe.problem([subject for subject, _ in batch])
     operator, unit = problem.operator, problem.residual_unit()
 
     def show(done: int, steps: int, output: StepOutput) -> None:
         tick(done, steps, None if output.x0 is None else float((output.residual / unit).mean()))
+        watch(output)
 
     started, request = time.monotonic(), recipe.request
     seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pag_inverse.data.images import list_images
+from pag_inverse.priors import Prior
 from pag_inverse.restoration.batches import choose_batch_size, first_step, restore_all
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
 from pag_inverse.restoration.request import (
@@ -40,11 +41,7 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     given = (inputs, request.measurement, request.mask, request.kernel)
     check_writable(folder)
     check_apart(folder, [path for path in given if path is not None])
-    paths = find_inputs(request, inputs)
-    recipe = make_recipe(request)
-    subjects = read_subjects(request, paths, recipe.size)
-    recipe = recipe.for_example(subjects[0])
-    store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
+    recipe, subjects, store = make_run(request, inputs, folder)
     if request.device == "cpu":
         settle_freed_memory(subjects[0].image[0].size, request.low_memory)
     names, made_of = [f"{subject.name}_measurement.npy" for subject in subjects], hashes(subjects)
@@ -57,6 +54,18 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
     return report(store, subjects)
+
+
+def make_run(
+    request: SolveRequest, inputs: Path | None, folder: Path, prior: Prior | None = None
+) -> tuple[Recipe, list[Subject], RunStore]:
+    """The objects of a run, its pictures and its store, which is not opened. ValueError: what does not fit."""
+    paths = find_inputs(request, inputs)
+    recipe = make_recipe(request, prior)
+    subjects = read_subjects(request, paths, recipe.size)
+    recipe = recipe.for_example(subjects[0])
+    store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
+    return recipe, subjects, store
 
 
 def find_inputs(request: SolveRequest, inputs: Path | None) -> list[Path]:

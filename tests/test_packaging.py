@@ -95,7 +95,7 @@ print([load_prior_config(name).name for name in PRIORS])
 """
     lines = run("-c", code, folder=tmp_path, path=installed).splitlines()
     assert all(line.startswith(str(installed)) for line in lines[:2])
-    assert lines[2:] == ["0.015", "['ffhq', 'imagenet', 'latent', 'pixel', 'sd15']"]
+    assert lines[2:] == ["0.015", "['ffhq', 'imagenet', 'imagenet_conditional', 'latent', 'pixel', 'sd15']"]
 
 
 def test_its_commands_load(installed, tmp_path):

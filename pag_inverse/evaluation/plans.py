@@ -157,7 +157,7 @@ def _rows_of(request: EvaluationRequest, prior: str) -> str | None:
     known = load_prior_config(prior) if prior in PRIORS else None
     if request.rows is not None:
         return request.rows
-    if known is not None and known.hub_repo is None:
+    if known is not None and known.embedded:
         return known.dataset
     if request.images != "folder":
         return request.images

@@ -132,7 +132,7 @@ def completed_before(prior: Prior, layers: Sequence[str]) -> list[str]:
         if name:
             module.register_forward_pre_hook(enter(name))
             module.register_forward_hook(leave(name))
-    prior.predict(prior.example_state(), 0, network=network)
+    prior.predict(prior.example_state(), 0, prior.example_condition(), network=network)
     once = {name for name in done if calls[name] == 1}
     return sorted(name for name in once if not any(above in once for above in _parents(name)))
 

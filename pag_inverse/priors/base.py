@@ -157,6 +157,10 @@ class Prior(abc.ABC):
         side = 2 ** len(self.unet.config.block_out_channels)
         return torch.zeros((1, self.unet.config.in_channels, side, side), device=self.device)
 
+    def example_condition(self) -> Tensor | None:
+        """A condition for `example_state`: None where the network runs without one."""
+        return None
+
     def _call(self, name: str, function: Any) -> Any:
         """A network, or a method of one: as it is, or compiled once."""
         if not self.compiled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def load_prior(
     download: bool = False,
     config: str | os.PathLike[str] | None = None,
     prediction: str | None = None,
+    class_conditional: bool = False,
     scheduler: Any = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
@@ -52,6 +53,8 @@ def load_prior(
     Published files are looked for in `weights_dir` or the folder that PAG_INVERSE_WEIGHTS names, then in the hub's
     cache; nothing is fetched unless `download`. `prediction`, `epsilon` or `v_prediction`, is needed where neither a
     scheduler nor an original config tells it: both kinds of Stable Diffusion 2.x look alike.
+
+    `class_conditional` also takes an ADM that needs a class label; `sample` alone can use it.
 
     `device` and `precision` (float32, bfloat16 or float16) of the networks: cpu and float32 for files, those of the
     object otherwise; other ones make a copy of its weights. States, losses and gradients are float32 in each.
@@ -85,7 +88,7 @@ def load_prior(
         if isinstance(source, (str, os.PathLike)):
             _refuse({"scheduler": scheduler}, f"{os.fspath(source)} is a name or a path, whose scheduler is a file")
             try:
-                prior = _from_name(source, weights_dir, download, config, prediction)
+                prior = _from_name(source, weights_dir, download, config, prediction, class_conditional)
             except ValueError as error:  # names of files and what is in them may hold anything
                 raise ValueError(one_line(error, 1000)) from error
             device, dtype = device or torch.device("cpu"), dtype or torch.float32
@@ -105,12 +108,18 @@ def load_prior(
 
 def prompt_of(prior: Prior, prompt: str) -> Tensor:
     """The embedding (1, 77, D) of a prompt by the text encoder that a prior came with; ValueError where none did."""
+    return prompt_encoder(prior)(prompt)
+
+
+def prompt_encoder(prior: Prior) -> Callable[[str], Tensor]:
+    """From a prompt to its embedding (1, 77, D), for many prompts: the text encoder is read once; errors as above."""
     if not isinstance(prior, LatentPrior) or prior.empty is None:
         raise ValueError(f"prior {prior.name} takes no prompt")
     if prior.text is None:
         where = prior.source or f"prior {prior.name}"
         raise ValueError(f"{where} holds no tokenizer, which a prompt needs; a diffusers folder or pipeline does")
-    return prior.text(prompt).to(prior.device)
+    text = prior.text.held()
+    return lambda prompt: text(prompt).to(prior.device)
 
 
 def _from_name(
@@ -119,10 +128,11 @@ def _from_name(
     download: bool,
     config: str | os.PathLike[str] | None,
     prediction: str | None,
+    class_conditional: bool,
 ) -> Prior:
     """The prior of a name or a path, on the CPU in float32."""
     known = load_prior_config(str(name)) if str(name) in PRIORS else None
-    if known is None or known.hub_repo is None:
+    if known is None or known.embedded:
         place = f"{name} is a path" if known is None else f"prior {name} comes with the package"
         _refuse({"weights_dir": weights_dir, "download": download}, place)
     path = find_weights(known, weights_dir, download) if known else Path(name)
@@ -135,14 +145,16 @@ def _from_name(
         _refuse({"config": config}, f"{path} is a folder, whose settings are files in it")
         prior = load_folder(path, prediction, _betas(known), known.image_size if known else None)
     else:
-        prior = _from_file(path, known, None if config is None else Path(config), prediction)
+        prior = _from_file(path, known, None if config is None else Path(config), prediction, class_conditional)
     prior.source = path
     prior.name = known.name if known else path.stem
     prior.dataset = known.dataset if known else None
     return prior
 
 
-def _from_file(path: Path, known: PriorConfig | None, config: Path | None, prediction: str | None) -> Prior:
+def _from_file(
+    path: Path, known: PriorConfig | None, config: Path | None, prediction: str | None, class_conditional: bool
+) -> Prior:
     check_file(path)
     if path.suffix not in TORCH_FILES:
         raise ValueError(f"{path} is no checkpoint; it should end in {', '.join(TORCH_FILES)}")
@@ -152,10 +164,13 @@ def _from_file(path: Path, known: PriorConfig | None, config: Path | None, predi
     state = load_state(path)
     if is_latent_diffusion(state):
         return load_stable_diffusion(path, state, config, prediction)
-    unet, size = load_adm(path, state, head_channels=(known and known.head_channels) or 64, config=config)
+    heads = (known and known.head_channels) or 64
+    unet, size = load_adm(path, state, head_channels=heads, config=config, class_conditional=class_conditional)
     betas = _betas(known)
     betas = BETAS["linear"]() if betas is None else betas
-    return Components(str(path), unet, None, betas, prediction or "epsilon", image_size=size).prior()
+    return Components(
+        str(path), unet, None, betas, prediction or "epsilon", image_size=size, class_conditional=class_conditional
+    ).prior()
 
 
 def _betas(known: PriorConfig | None) -> Floats | None:

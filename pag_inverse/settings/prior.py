@@ -29,8 +29,8 @@ class PriorConfig:
     """A prior: its kind, the dataset whose rows go with it, and its weights.
 
     `image_size` is in pixels, `size_mb` in megabytes. `files` are the names of its weights: files, folders of
-    Stable Diffusion's components, or folders inside `pag_inverse.priors` for the embedded ones, which no hub
-    holds. `head_channels` is the width of an ADM's attention heads, which its weights do not tell.
+    Stable Diffusion's components, or folders inside `pag_inverse.priors` for the embedded ones. `hub_repo` is None
+    where no hub holds them. `head_channels` is the width of an ADM's attention heads, which its weights do not tell.
     """
 
     name: str
@@ -45,6 +45,11 @@ class PriorConfig:
     head_channels: Count | None
     licence: str
     source: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether its weights come with the package."""
+        return self.files[0].startswith("embedded/")
 
     @property
     def kind(self) -> Kind:

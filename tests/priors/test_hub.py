@@ -58,7 +58,15 @@ def test_weights_that_are_nowhere(name: str, asked: list[dict[str, Any]], tmp_pa
     assert asked[-1]["local_files_only"] is False and "\n" not in str(error.value)
 
 
+def test_weights_that_no_hub_holds(asked: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"no 256x256_diffusion.pt in {tmp_path}; it is .*guided-diffusion .* put it"):
+        load_prior("imagenet_conditional", weights_dir=tmp_path, class_conditional=True)
+    assert asked == []
+
+
 def test_a_name_that_is_none(asked: list[dict[str, Any]]) -> None:
-    with pytest.raises(ValueError, match=r"unknown prior 'fhq'; there are ffhq, imagenet, latent, pixel, sd15"):
+    with pytest.raises(
+        ValueError, match=r"unknown prior 'fhq'; there are ffhq, imagenet, imagenet_conditional, latent,"
+    ):
         load_prior("fhq")
     assert asked == []

@@ -40,7 +40,7 @@ def test_the_table_names_every_prior_and_its_files(text: str) -> None:
     rows = {cells[1].strip(" `"): cells[3] for line in text.splitlines() if len(cells := line.split("|")) == 7}
     for name in PRIORS:
         config = load_prior_config(name)
-        if config.hub_repo is None:
+        if config.embedded:
             assert "in the package" in rows[name]
         else:
-            assert set(re.findall(r"`([^`]+)`", rows[name])) == {*config.files, config.hub_repo}
+            assert set(re.findall(r"`([^`]+)`", rows[name])) == {*config.files, config.hub_repo} - {None}

@@ -137,7 +137,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_names():
     assert sorted(COLUMNS) == list(PAPER_TASKS) and set(PAPER_TASKS) < set(TASKS)
-    assert PRIORS == ("ffhq", "imagenet", "latent", "pixel", "sd15")
+    assert PRIORS == ("ffhq", "imagenet", "imagenet_conditional", "latent", "pixel", "sd15")
 
 
 @pytest.mark.parametrize("task", COLUMNS)
@@ -268,6 +268,7 @@ def test_the_sentence_beside_the_layer_row():
     [
         ("ffhq", "adm", 256, "ffhq", ("deepinv/diffunet", "diffusion_ffhq_10m.pt"), 357, "linear", 64),
         ("imagenet", "adm", 256, "imagenet", ("deepinv/diffunet", "diffusion_openai.pt"), 2100, "linear", 64),
+        ("imagenet_conditional", "adm", 256, "imagenet", (None, None), 2100, "linear", 64),
         ("sd15", "stable_diffusion", 512, None, ("stable-diffusion-v1-5/stable-diffusion-v1-5", None), 4270,
          "scaled_linear", None),
     ],
@@ -365,7 +366,7 @@ def test_unknown_names_list_what_exists():
         load_task("motion_deblur", "ffhq", "ddrm", image_size=256, pag=True)
     with pytest.raises(ValueError, match=r"unknown dataset 'celeba'; the rows of motion_deblur.yaml are for"):
         load_task("motion_deblur", "celeba", "dps", image_size=256, pag=False)
-    with pytest.raises(ValueError, match="unknown prior 'sdxl'; there are ffhq, imagenet, latent, pixel"):
+    with pytest.raises(ValueError, match="unknown prior 'sdxl'; there are ffhq, imagenet, imagenet_conditional,"):
         load_prior_config("sdxl")
     with pytest.raises(ValueError, match="image_size is 0"):
         load_task("motion_deblur", None, "dps", image_size=0, pag=False)

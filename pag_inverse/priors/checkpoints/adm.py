@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Tensor]
 TIME = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
-ENDS = {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
+ENDS = {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out", "label_emb": "class_embedding"}
+LABELS = "label_emb.weight"
 RESBLOCK = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
     "out_layers.3": "conv2", "skip_connection": "conv_shortcut", "op": "conv", "conv": "conv",
@@ -35,7 +36,10 @@ CHANNEL_MULT = {
 
 @dataclass(frozen=True)
 class AdmLayout:
-    """The layout of an ADM U-Net; `head_channels` and `new_attention_order` cannot be read off the shapes."""
+    """The layout of an ADM U-Net; `head_channels` and `new_attention_order` cannot be read off the shapes.
+
+    `classes` is the number of classes of a class-conditional network, 0 for an unconditional one.
+    """
 
     in_channels: int
     out_channels: int
@@ -47,22 +51,29 @@ class AdmLayout:
     scale_shift: bool
     head_channels: int = 64
     new_attention_order: bool = False
+    classes: int = 0
 
 
 def load_adm(
-    path: Path, state: State, *, head_channels: int = 64, config: Path | None = None
+    path: Path,
+    state: State,
+    *,
+    head_channels: int = 64,
+    config: Path | None = None,
+    class_conditional: bool = False,
 ) -> tuple[UNet2DModel, int]:
     """The U-Net of an ADM state dict and its image size in pixels; `path` names it in messages.
 
     `config` is a file of ADM's own arguments, which say what the tensors do not: the attention heads, and an image
-    size other than 256. `head_channels` is the width of a head where the file does not say.
+    size other than 256. `head_channels` is the width of a head where the file does not say. A network that needs a
+    class label (`label_emb`) is refused unless `class_conditional`.
     """
     from diffusers import UNet2DModel
 
     arguments = read_arguments(config) if config else AdmArguments()
     try:
         state = _without_prefix(state)
-        _check_is_adm(state)
+        _check_is_adm(state, class_conditional)
         state = as_float32(state)
         heads = arguments.head_channels(state, head_channels)
         layout = read_layout(state, heads, arguments.use_new_attention_order)
@@ -92,6 +103,7 @@ def read_layout(state: State, head_channels: int = 64, new_attention_order: bool
         resblock_updown=not any(".op." in k for k in state),
         scale_shift=shape_of(state, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         head_channels=head_channels, new_attention_order=new_attention_order,
+        classes=shape_of(state, LABELS, 2)[0] if LABELS in state else 0,
     )  # fmt: skip
     _check_representable(state, layout)
     return layout
@@ -100,6 +112,7 @@ def read_layout(state: State, head_channels: int = 64, new_attention_order: bool
 def check_arguments(arguments: AdmArguments, layout: AdmLayout) -> None:
     """ValueError where an argument contradicts the layout that the tensors have."""
     learned, given = layout.out_channels == 2 * layout.in_channels, arguments.model_var_type
+    _compare("class_cond", arguments.class_cond, layout.classes > 0)
     _compare("num_channels", arguments.num_channels, layout.widths[0])
     _compare("num_res_blocks", arguments.num_res_blocks, layout.blocks)
     _compare("use_scale_shift_norm", arguments.use_scale_shift_norm, layout.scale_shift)
@@ -136,7 +149,7 @@ def unet_config(layout: AdmLayout, image_size: int = 256) -> dict[str, Any]:
         downsample_type=sampling, upsample_type=sampling, add_attention=layout.middle_attention,
         attention_head_dim=layout.head_channels, norm_num_groups=32, attn_norm_num_groups=32, norm_eps=1e-5,
         resnet_time_scale_shift="scale_shift" if layout.scale_shift else "default",
-        freq_shift=0, flip_sin_to_cos=True,
+        freq_shift=0, flip_sin_to_cos=True, num_class_embeds=layout.classes or None,
     )  # fmt: skip
 
 
@@ -171,15 +184,17 @@ def _without_prefix(state: State) -> State:
     return {key.removeprefix(prefixes[0]): value for key, value in state.items()}
 
 
-def _check_is_adm(state: State) -> None:
+def _check_is_adm(state: State, class_conditional: bool) -> None:
     needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
     missing = [key for key in needed if key not in state]
     if missing:
         raise ValueError(f"no ADM U-Net: key {missing[0]} is missing")
     if odd := [key for key, value in state.items() if not 1 <= value.ndim <= 4]:
         raise ValueError(f"no ADM U-Net: key {odd[0]} has the shape {tuple(state[odd[0]].shape)}")
-    if any(key.startswith("label_emb") for key in state):
-        raise ValueError("a class-conditional ADM (it has label_emb); an unconditional one is needed here")
+    if any(key.startswith("label_emb") for key in state) and not class_conditional:
+        raise ValueError(
+            "a class-conditional ADM (it has label_emb); an unconditional one is needed here: `sample` alone takes it"
+        )
 
 
 def _check_representable(state: State, layout: AdmLayout) -> None:

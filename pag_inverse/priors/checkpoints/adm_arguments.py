@@ -56,7 +56,7 @@ class AdmArguments:
     resblock_updown: bool | None = None
     learn_sigma: bool | None = None
     model_var_type: Literal["learned_range", "fixed_small", "fixed_large"] | None = None
-    class_cond: Literal[False] = False
+    class_cond: bool | None = None
     predict_xstart: Literal[False] = False
     model_mean_type: Literal["epsilon"] = "epsilon"
     noise_schedule: Literal["linear"] = "linear"

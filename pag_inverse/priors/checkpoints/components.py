@@ -23,7 +23,7 @@ class Components:
     """The parts of a model; `where` names it in messages.
 
     `vae` None is a model of pixels; `text` is there where the U-Net takes a prompt; `image_size` in pixels, None to
-    take it from the U-Net's settings.
+    take it from the U-Net's settings. A U-Net that needs a class label is an error unless `class_conditional`.
     """
 
     where: str
@@ -33,10 +33,12 @@ class Components:
     prediction: str
     text: TextEncoder | None = None
     image_size: int | None = None
+    class_conditional: bool = False
 
     def prior(self) -> Prior:
         """The prior that runs them; ValueError for a kind of model that is not supported."""
-        check_kind(self.unet.config, self.where)
+        labels = ("num_class_embeds",) if self.class_conditional else ()
+        check_kind({name: value for name, value in self.unet.config.items() if name not in labels}, self.where)
         if self.vae is None:
             if takes_prompt(self.unet):
                 raise ValueError(f"{self.where}: a U-Net that takes a prompt needs an autoencoder and a text encoder")

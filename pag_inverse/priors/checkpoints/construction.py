@@ -128,7 +128,8 @@ def _try(network: Any) -> None:
     elif hasattr(config, "block_out_channels"):
         prompt = [torch.zeros(1, 77, config.cross_attention_dim)] if "cross_attention_dim" in config else []
         z, t = torch.zeros(1, config.in_channels, side, side), torch.zeros(1, dtype=torch.long)
-        shape, expected = network(z, t, *prompt).sample.shape, (1, config.out_channels, side, side)
+        labels = {"class_labels": t} if getattr(config, "num_class_embeds", None) else {}
+        shape, expected = network(z, t, *prompt, **labels).sample.shape, (1, config.out_channels, side, side)
     else:
         return
     if tuple(shape) != expected:

@@ -13,19 +13,22 @@ PACKAGE = Path(__file__).parents[1]  # the embedded weights lie in it
 
 def find_weights(config: PriorConfig, weights_dir: str | os.PathLike[str] | None, download: bool) -> Path:
     """The file or folder with the weights of a named prior; ValueError says where to get what is missing."""
-    if config.hub_repo is None:
+    if config.embedded:
         return PACKAGE / config.files[0]
     folder = weights_dir or os.environ.get("PAG_INVERSE_WEIGHTS")
     if folder is not None:
         for file in config.files:
             if os.path.exists(Path(folder) / file):
                 return Path(folder) / file
-    cached = _from_hub(config, config.hub_repo, download)
+    cached = _from_hub(config, config.hub_repo, download) if config.hub_repo else None
     if cached is not None:
         return cached
     looked = f"in {folder}" if folder else "(neither --weights-dir nor PAG_INVERSE_WEIGHTS is set)"
+    missing = f"prior {config.name}: no {' or '.join(config.files)} {looked}"
+    if config.hub_repo is None:
+        raise ValueError(f"{missing}; it is {config.source} ({config.size_mb:.0f} MB): put it there")
     raise ValueError(
-        f"prior {config.name}: no {' or '.join(config.files)} {looked}; it is {config.hub_repo}"
+        f"{missing}; it is {config.hub_repo}"
         f"{f', file {config.hub_file},' if config.hub_file else ''} on the hub ({config.size_mb:.0f} MB): "
         f"put it there, or give --download"
     )

@@ -44,6 +44,10 @@ class TextEncoder:
     def __deepcopy__(self, memo: dict[int, Any]) -> TextEncoder:
         return self  # it never changes
 
+    def held(self) -> TextEncoder:
+        """The same with both in memory, for many prompts."""
+        return TextEncoder(partial(_same, self.encoder()), partial(_same, self.tokenizer()), self.where)
+
     def empty(self) -> Tensor:
         """The embedding (1, 77, D) of the empty prompt, float32; its tokens are known without a tokenizer."""
         encoder = self.encoder()

@@ -7,5 +7,25 @@ from pag_inverse.guidance.guidance import (
     NoGuidance,
     PerturbedAttentionGuidance,
 )
+from pag_inverse.guidance.perturbation import Perturbation
+from pag_inverse.guidance.perturbations import (
+    COMBINATIONS,
+    PERTURBATIONS,
+    make_combination,
+    make_perturbation,
+    spelling,
+)
 
-__all__ = ["Guidance", "GuidedEps", "GuidedModel", "NoGuidance", "PerturbedAttentionGuidance"]
+__all__ = [
+    "COMBINATIONS",
+    "PERTURBATIONS",
+    "Guidance",
+    "GuidedEps",
+    "GuidedModel",
+    "NoGuidance",
+    "Perturbation",
+    "PerturbedAttentionGuidance",
+    "make_combination",
+    "make_perturbation",
+    "spelling",
+]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from pag_inverse.guidance.combination import Combination
+from pag_inverse.guidance.perturbation import Perturbation
+from pag_inverse.guidance.perturbations import make_combination, make_perturbation
 from pag_inverse.guidance.prefix import PassPairs
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import T
@@ -27,7 +31,10 @@ class GuidedEps:
 
 
 class Guidance(Protocol):
-    """From a prior and a state (B, *state) at timestep t to the guided and the unguided eps."""
+    """From a prior and a state (B, *state) at timestep t to the guided and the unguided eps.
+
+    A guidance that draws random numbers also has `seeded(seeds) -> Guidance`: itself with a seed for each image.
+    """
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps: ...
 
@@ -53,11 +60,13 @@ class NoGuidance:
 class PerturbedAttentionGuidance:
     """eps + s (eps - eps_hat), Eq. 10, with classifier-free guidance beside it where a condition is given, Eq. 14.
 
-    s: scale, 0 or more. layers: the self-attention layers whose maps become the identity in eps_hat, in the
-    checkpoint's or diffusers' words. cfg: 1 is off, the w of Eq. 14 is cfg - 1. condition: the embedding (1, L, D) of
-    a prompt; then the unguided eps is eps(c). interval: the lowest and the highest t / 1000 at which s holds; outside
-    it s is 0. ValueError: a negative or infinite scale, s without layers, cfg without a condition; at the first call a
-    layer that holds no self-attention of the prior.
+    s: scale, 0 or more. layers: the self-attention layers that are perturbed in eps_hat, in the checkpoint's or
+    diffusers' words. cfg: 1 is off, the w of Eq. 14 is cfg - 1. condition: the embedding (1, L, D) of a prompt; then
+    the unguided eps is eps(c). interval: the lowest and the highest t / 1000 at which s holds; outside it s is 0.
+    perturbation: one of PERTURBATIONS, spelled ("random_mask:ratio=0.5") or as an object; by default the map becomes
+    the identity. combination: what becomes of each difference, "plain" or "apg". adaptive: a of the scale
+    s(t) = max(0, s - a (1000 - t)), 0 or more. ValueError: a negative or infinite scale, s without layers, cfg without
+    a condition, an unknown perturbation; at the first call a layer that holds no self-attention of the prior.
 
     The guidance owns the perturbed networks, which share the prior's weights. It can be used by several threads.
 
@@ -77,8 +86,13 @@ class PerturbedAttentionGuidance:
         cfg: float = 1.0,
         condition: Tensor | None = None,
         interval: tuple[float, float] = (0.0, 1.0),
+        perturbation: str | Perturbation = "identity",
+        combination: str | Combination = "plain",
+        adaptive: float = 0.0,
     ) -> None:
         self.s, self.cfg = check_number("s", s), check_number("cfg", cfg)
+        self.perturbation, self.combination = make_perturbation(perturbation), make_combination(combination)
+        self.adaptive = check_number("adaptive", adaptive)
         if s > 0 and not layers:
             raise ValueError(f"s is {s} but no layer is named; name the self-attention layers to perturb")
         if cfg != 1 and condition is None:
@@ -89,22 +103,41 @@ class PerturbedAttentionGuidance:
         if not low <= high:
             raise ValueError(f"interval is {low:g} to {high:g}; the lower number must come first")
         self.layers, self.condition, self.interval = tuple(layers), condition, (low, high)
+        self.seeds: tuple[int, ...] | None = None  # of each image, for a perturbation that draws
         self._pairs: WeakKeyDictionary[Prior, PassPairs] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
-        if self.s > 0 and self._acts(t):
-            prediction, eps_hat = self._pairs_of(prior)(prior, z, t, self.condition)
+        s = self.scale(t)
+        if s > 0:
+            prediction, eps_hat = self._pairs_of(prior)(prior, z, t, self.condition, self.seeds)
             eps = prediction.eps.detach()
-            guided = eps + self.s * (eps - eps_hat)  # Eq. 10
+            guided = eps + s * self.combination(eps - eps_hat, eps)  # Eq. 10
         else:
             prediction = prior.predict(z, t, self.condition)
             guided = eps = prediction.eps.detach()
         if self.cfg != 1:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
-            guided = guided + (self.cfg - 1) * (eps - eps_null)  # Eq. 14, whose w is cfg - 1
+            guided = guided + (self.cfg - 1) * self.combination(eps - eps_null, eps)  # Eq. 14, whose w is cfg - 1
         return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
+
+    def scale(self, t: int) -> float:
+        """s(t) = max(0, s - a (1000 - t)) within the interval, 0 outside."""
+        low, high = self.interval
+        return max(0.0, self.s - self.adaptive * (T - t)) if low <= t / T <= high else 0.0
+
+    def seeded(self, seeds: Sequence[int]) -> PerturbedAttentionGuidance:
+        """This guidance, on the same perturbed networks, for a batch of images with these seeds.
+
+        What a perturbation draws depends on the seed of the image, the timestep and the layer. Without seeds every
+        image has seed 0. A perturbation that draws nothing needs none: then it is this guidance itself.
+        """
+        if not self.perturbation.random:
+            return self
+        view = copy.copy(self)
+        view.seeds, view._pairs, view._lock = tuple(seeds), self._pairs, self._lock
+        return view
 
     def __getstate__(self) -> dict[str, object]:
         kept = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
@@ -117,12 +150,8 @@ class PerturbedAttentionGuidance:
     def _pairs_of(self, prior: Prior) -> PassPairs:
         with self._lock:
             if prior not in self._pairs:
-                self._pairs[prior] = PassPairs(prior, self.layers)
+                self._pairs[prior] = PassPairs(prior, self.layers, self.perturbation)
             return self._pairs[prior]
-
-    def _acts(self, t: int) -> bool:
-        low, high = self.interval
-        return low <= t / T <= high
 
 
 @dataclass(frozen=True)
@@ -143,6 +172,11 @@ class GuidedModel:
     def __call__(self, z: Tensor, t: int) -> GuidedEps:
         """The guided and the unguided eps of a state (B, *state) at timestep t."""
         return self.guidance(self.prior, z, t)
+
+    def seeded(self, seeds: Sequence[int]) -> GuidedModel:
+        """This model for a batch of images with these seeds, where the guidance draws random numbers."""
+        seeded = getattr(self.guidance, "seeded", None)
+        return self if seeded is None else replace(self, guidance=seeded(seeds))
 
     def plain(self, z: Tensor, t: int) -> Tensor:
         """The unguided eps alone, with a graph where autograd records."""

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pag_inverse.guidance.perturbation import perturbed_twin, twin
+from pag_inverse.guidance.perturbation import Identity, PassContext, Perturbation, perturbed_twin, twin
+from pag_inverse.guidance.sag import AdversarialBlur, BlurredPair
 from pag_inverse.priors.base import Prediction, Prior
 
 
 class PassPair:
     """A plain and a perturbed network that compute what they share once; it serves one call at a time."""
 
-    def __init__(self, prior: Prior, layers: Sequence[str], shared: Sequence[str]) -> None:
-        self.plain, self.perturbed = twin(prior.unet), perturbed_twin(prior.unet, layers)
+    def __init__(
+        self, prior: Prior, layers: Sequence[str], shared: Sequence[str], perturbation: Perturbation | None = None
+    ) -> None:
+        self._context = PassContext()
+        self.plain = twin(prior.unet)
+        self.perturbed = perturbed_twin(prior.unet, layers, perturbation, self._context)
         self._recorded: dict[str, Any] = {}
         self._recorder: int | None = None  # the thread whose forward pass is recorded
         for name in shared:
@@ -33,11 +38,13 @@ class PassPair:
         if prior.compiled:
             self.plain, self.perturbed = torch.compile(self.plain), torch.compile(self.perturbed)
 
-    def __call__(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> tuple[Prediction, Tensor]:
+    def __call__(
+        self, prior: Prior, z: Tensor, t: int, condition: Tensor | None, seeds: Sequence[int] | None = None
+    ) -> tuple[Prediction, Tensor]:
         """eps with its graph, and eps-hat without one."""
         prediction = self.record(prior, z, t, condition)
         try:
-            return prediction, self.finish(prior, z, t, condition)
+            return prediction, self.finish(prior, z, t, condition, seeds)
         finally:
             self._recorded.clear()
 
@@ -50,8 +57,11 @@ class PassPair:
             self._recorder = None
 
     @torch.no_grad()
-    def finish(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> Tensor:
+    def finish(
+        self, prior: Prior, z: Tensor, t: int, condition: Tensor | None, seeds: Sequence[int] | None = None
+    ) -> Tensor:
         """eps-hat: the perturbed pass from its first perturbed layer on, of the state that was recorded last."""
+        self._context.enter(z, t, seeds)
         return prior.predict(z.detach(), t, condition, network=self.perturbed).eps
 
     def _keep(self, name: str) -> Callable[..., None]:
@@ -63,25 +73,40 @@ class PassPair:
         return torch.compiler.disable(hook)
 
 
-class PassPairs:
-    """The pairs of one prior and one set of layers: as many as calls run at the same time."""
+class Pair(Protocol):
+    """Two passes of a network."""
 
-    def __init__(self, prior: Prior, layers: Sequence[str]) -> None:
-        self.layers = prior.resolve_layers(layers)
-        self._shared = completed_before(prior, self.layers)
-        self._idle: list[PassPair] = []
+    def __call__(
+        self, prior: Prior, z: Tensor, t: int, condition: Tensor | None, seeds: Sequence[int] | None
+    ) -> tuple[Prediction, Tensor]: ...
+
+
+class PassPairs:
+    """The pairs of one prior, one set of layers and one perturbation: as many as calls run at the same time."""
+
+    def __init__(self, prior: Prior, layers: Sequence[str], perturbation: Perturbation | None = None) -> None:
+        self.layers, self.perturbation = prior.resolve_layers(layers), perturbation or Identity()
+        self._shared = completed_before(prior, [self.perturbation.module(layer) for layer in self.layers])
+        self._idle: list[Pair] = []
         self._lock = threading.Lock()
 
-    def __call__(self, prior: Prior, z: Tensor, t: int, condition: Tensor | None) -> tuple[Prediction, Tensor]:
+    def __call__(
+        self, prior: Prior, z: Tensor, t: int, condition: Tensor | None, seeds: Sequence[int] | None = None
+    ) -> tuple[Prediction, Tensor]:
         """eps with its graph, and eps-hat without one, by a pair that no other call uses meanwhile."""
         with self._lock:
             pair = self._idle.pop() if self._idle else None
-        pair = pair or PassPair(prior, self.layers, self._shared)
+        pair = pair or self._make(prior)
         try:
-            return pair(prior, z, t, condition)
+            return pair(prior, z, t, condition, seeds)
         finally:
             with self._lock:
                 self._idle.append(pair)
+
+    def _make(self, prior: Prior) -> Pair:
+        if isinstance(self.perturbation, AdversarialBlur):
+            return BlurredPair(prior, self.layers, self.perturbation)
+        return PassPair(prior, self.layers, self._shared, self.perturbation)
 
 
 class _Recorded(nn.Module):
@@ -106,7 +131,8 @@ class _Recorded(nn.Module):
 def completed_before(prior: Prior, layers: Sequence[str]) -> list[str]:
     """The outermost modules that one pass calls once each, and leaves before it enters the first of `layers`.
 
-    `layers` are diffusers' names. The order is read from a pass over the smallest state, on a twin.
+    `layers` are diffusers' names, of layers or of the blocks around them. The order is read from a pass over the
+    smallest state, on a twin.
     """
     network = twin(prior.unet)
     calls: dict[str, int] = {}

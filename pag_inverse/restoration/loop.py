@@ -114,7 +114,7 @@ def run_chain(
         solver.check(canvas.problem, model.prior)
         problem = canvas.problem.white
         schedule = solver.schedule(model.prior, steps)
-        draw = draw or batch_draw(seeds, problem.y.device)
+        draw, model = draw or batch_draw(seeds, problem.y.device), model.seeded(seeds)
         state = solver.start(problem, model, schedule, draw)
         health = torch.zeros(len(problem), dtype=torch.long, device=problem.y.device)
         residuals: list[Tensor] = []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("operator", "measurement", "sampling")
+PURPOSES = ("operator", "measurement", "sampling", "perturbation")
 
 
 def stream_seed(seed: int, image_id: str, purpose: str, sample: int = 0) -> int:

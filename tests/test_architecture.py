@@ -26,6 +26,7 @@ ORDER = (
     "problem",
     "solvers",
     "restoration",
+    "adapters",
     "evaluation",
     "training",
     "benchmark",

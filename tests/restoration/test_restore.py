@@ -41,7 +41,7 @@ from pag_inverse import (
     simulate,
 )
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8
-from pag_inverse.restoration.restore import _task_like
+from pag_inverse.restoration.defaults import task_like
 from pag_inverse.solvers import DiffPIR
 
 SIDE = 64
@@ -125,7 +125,7 @@ def test_a_grey_photograph_is_a_measurement_of_brightness(picture: np.ndarray, p
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_an_operator_takes_the_rows_of_the_task_that_is_most_like_it(operator: Operator, task: str) -> None:
-    assert _task_like(operator) == task
+    assert task_like(operator) == task
 
 
 def test_a_batch_of_tensors_with_several_samples(pixel: PixelPrior) -> None:

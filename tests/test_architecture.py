@@ -47,7 +47,7 @@ TOP_LEVEL = {
     ".ci",
     ".gitignore",
 }
-LARGEST_FILE, LARGEST_CLI = 300, 800  # lines
+LARGEST_FILE, LARGEST_CLI = 300, 1100  # lines
 LARGEST_SHARE = 1 / 6  # of the code, for one room
 
 

@@ -17,6 +17,9 @@ EXAMPLES = """examples:
   python scripts/ablate.py --data photographs --output runs/ablation
   python scripts/ablate.py --data photographs --output runs/ablation --only fast 1000 --pictures 16
   python scripts/ablate.py --data photographs --output runs/ablation --table-only
+  perturbations beside the row's own:
+    python scripts/ablate.py --data photographs --output runs/ablation --solvers ldps \\
+        --perturbations seg skip token_shuffle random_mask:ratio=0.5 --only row perturbation
 """
 
 
@@ -29,6 +32,9 @@ def parser() -> Parser:
     p.add_argument("--tasks", nargs="+", choices=TASKS, default=["gaussian_deblur"], help="one, or one for each solver")
     p.add_argument("--reference-scale", type=float, default=1.0, help="step sizes of 1000 steps over the rule's")
     p.add_argument("--only", nargs="+", default=[], metavar="WORD", help="settings with one of these words in the name")
+    p.add_argument(
+        "--perturbations", nargs="+", default=[], metavar="NAME[:KEY=VALUE,...]", help="in place of the row's"
+    )
     p.add_argument("--pictures", type=int, default=8, help="how many, spread evenly over the folder")
     p.add_argument("--first", type=int, help="only so many of them")
     p.add_argument("--size", type=int, default=128, help="side cut out of 256; step sizes are brought to it")

@@ -110,6 +110,7 @@ def add_guidance(p: argparse._ArgumentGroup) -> None:
     """What replaces the row of the tables."""
     p.add_argument("--pag", type=float, metavar="S", help="scale s of PAG; 0 takes the row without PAG")
     p.add_argument("--layers", nargs="+", metavar="LAYER", help="self-attention layers to perturb")
+    p.add_argument("--perturbation", metavar="NAME[:KEY=VALUE,...]", help="of PAG's layers; --set help lists them")
     p.add_argument("--cfg", type=float, default=1.0, help="classifier-free guidance with a prompt; 1 is off")
     p.add_argument("--steps", type=int, help="1 to 1000; step sizes stay as they are")
     p.add_argument("--speed", choices=SPEEDS, default="exact", help="fast, draft: fewer steps, with options for them")

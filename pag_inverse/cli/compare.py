@@ -35,6 +35,7 @@ def parser() -> Parser:
     p.add_argument("--samples", type=int, default=4, help="of the methods in --many")
     p.add_argument("--many", nargs="+", metavar="SOLVER[_pag]", help="methods with several samples; by default all")
     p.add_argument("--reference", metavar="SOLVER[_pag]", help="the method that all others are compared with")
+    p.add_argument("--perturbation", metavar="NAME[:KEY=VALUE,...]", help="of PAG, in place of the rows'")
     p.add_argument("--sigmas", type=float, nargs="*", help="of the denoising, on [-1, 1]; by default 0.1 to 2")
     p.add_argument("--tuning-pictures", type=int, default=6)
     p.add_argument("--size", type=int, default=256, help="a smaller side is cut out of 256")

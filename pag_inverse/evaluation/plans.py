@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from pag_inverse.data.datasets import find_images, pick_split
-from pag_inverse.restoration.request import load_request
+from pag_inverse.restoration.request import GUIDANCE, load_request
 from pag_inverse.settings import PRIORS, Names, SolveRequest, load_prior_config, settings, validated
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
 from pag_inverse.solvers import solver_class
@@ -144,7 +144,7 @@ def _plan_run(request: EvaluationRequest, suite: Suite, task: str, solver: str, 
     prior = request.prior or suite.priors.get(solver) or solver_class(solver).default_prior
     own: dict[str, Any] = {"task": task, "solver": solver, "prior": prior, "dataset": _rows_of(request, prior)}
     if guidance == "without_pag":
-        own |= {"pag": 0.0, "layers": None, "pag_interval": None}
+        own |= {"pag": 0.0, **dict.fromkeys(GUIDANCE)}
     elif request.solve.get("pag") == 0:
         raise ValueError("--pag 0 is without PAG; the other runs of the suite are with it")
     run = validated(SolveRequest, {**request.solve, **own})

@@ -14,6 +14,7 @@ from pag_inverse.experiments.counting import Passes, counted_model
 from pag_inverse.experiments.entries import AblationEntry
 from pag_inverse.experiments.methods import Method, digest, training_pictures
 from pag_inverse.experiments.trials import Trial
+from pag_inverse.guidance import make_perturbation, spelling
 from pag_inverse.metrics.statistics import estimate, paired_difference
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -49,8 +50,9 @@ class AblationRequest:
     """What is measured, and on what.
 
     `tasks` holds the task of each solver of `solvers`, in the same order, or one for all; `only` keeps the settings
-    whose name has one of these words in it. `reference_scale` multiplies the step sizes of 1000 steps, which the rule
-    makes of the row's. `first` keeps only so many of the pictures.
+    whose name has one of these words in it. `perturbations` are tried in place of the row's.
+    `reference_scale` multiplies the step sizes of 1000 steps, which the rule makes of the row's. `first` keeps only so
+    many of the pictures.
     """
 
     data: Path
@@ -59,6 +61,7 @@ class AblationRequest:
     tasks: Names = ("gaussian_deblur",)
     reference_scale: NonNegative = 1.0
     only: Names = ()
+    perturbations: Names = ()
     pictures: Count = 8
     first: Count | None = None
     size: Count = 128
@@ -85,6 +88,7 @@ def ablate(request: AblationRequest) -> int:
     if len(tasks) != len(request.solvers):
         raise ValueError(f"{len(tasks)} tasks for {len(request.solvers)} solvers; give one, or one for each solver")
     check_different("--solvers", request.solvers)
+    check_different("--perturbations", request.perturbations)
     for solver, task in zip(request.solvers, tasks, strict=True):
         solver_class(solver)
         check_choice("task", task, TASKS)
@@ -148,7 +152,9 @@ def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
     store.check()
     if request.table_only:
         find_runs(store.folder, store.kind)
-    variants = make_variants(solver, config.hyperparameters, prior, request.size, request.reference_scale)
+    variants = make_variants(
+        solver, config.hyperparameters, prior, request.size, request.reference_scale, request.perturbations
+    )
     if request.only and not any(word in variant.name for word in request.only for variant in variants):
         there = ", ".join(variant.name for variant in variants)
         raise ValueError(f"--only {' '.join(request.only)}: no setting of {solver} has it; there are {there}")
@@ -165,7 +171,9 @@ def _keys(method: Method, prior: Prior, contents: Mapping[str, str | None]) -> d
     return {picture: f"{picture}/{digest([*made_of, content])}" for picture, content in contents.items()}
 
 
-def make_variants(solver: str, row: Hyperparameters, prior: Prior, side: int, scale: float = 1.0) -> list[Variant]:
+def make_variants(
+    solver: str, row: Hyperparameters, prior: Prior, side: int, scale: float = 1.0, perturbations: Sequence[str] = ()
+) -> list[Variant]:
     """Everything that is measured for one row.
 
     Numbers of steps and presets are made of 1000 steps, which the rule makes of the row, with `scale` times its step
@@ -183,6 +191,8 @@ def make_variants(solver: str, row: Hyperparameters, prior: Prior, side: int, sc
     parts = {f"--set {name}={value}": _with(own, name, value) for name, value in option_values(own.solver)}
     for low, high in ((0.0, 0.5), (0.1, 1.0), (0.1, 0.5)):
         parts[f"--set pag_interval=[{low:g}, {high:g}]"] = replace(own, pag_interval=(low, high))
+    for name in perturbations:
+        parts[f"--perturbation {name}"] = replace(own, perturbation=spelling(make_perturbation(name)))
     return [
         *(Variant(name, method, REFERENCE) for name, method in chains.items()),
         Variant(OWN, own, OWN),

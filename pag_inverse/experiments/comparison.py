@@ -14,6 +14,7 @@ from pag_inverse.experiments import bounds, trials
 from pag_inverse.experiments.jobs import KIND, Job, JobStore
 from pag_inverse.experiments.methods import load_priors, training_pictures
 from pag_inverse.experiments.stages import Candidate, Inputs, Stages, candidates_of
+from pag_inverse.guidance import make_perturbation
 from pag_inverse.metrics.perceptual import Lpips, Unavailable
 from pag_inverse.priors import load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
@@ -46,7 +47,7 @@ class ComparisonRequest:
     `data` are pictures and folders of them, `training` is the folder on which classical methods are tuned. Methods of
     `many`, by default all, get `samples` restorations of each picture, others one. `sigmas`, on [-1, 1], are of the
     denoising. Differences are taken from `reference`, a method such as `psld_pag`; by default the first pixel solver
-    with PAG.
+    with PAG. `perturbation` is in place of that of the rows with PAG.
     """
 
     data: tuple[Path, ...]
@@ -57,6 +58,7 @@ class ComparisonRequest:
     samples: Count = 4
     many: Names = ()
     reference: str | None = None
+    perturbation: str | None = None
     sigmas: tuple[NonNegative, ...] = (0.1, 0.2, 0.5, 1.0, 2.0)
     tuning_pictures: Count = 6
     size: Count = 256
@@ -92,6 +94,8 @@ def check(request: ComparisonRequest) -> None:
     if request.training.resolve() in [path.resolve() for path in request.data]:
         raise ValueError(f"--training {request.training} is --data, too: classical methods would be tuned on the test")
     check_device(request.device)
+    if request.perturbation is not None:
+        make_perturbation(request.perturbation)
     for solver in request.solvers:
         solver_class(solver)
     for task in request.tasks:
@@ -142,7 +146,7 @@ class Comparison:
         described = {name: getattr(request, name) for name in ("size", "seed", "precision")}
         self.store = JobStore(request.output, described, processes.rank, processes.world)
         self.store.run.check(names=self.store.names([file.stem for file in files]))
-        self.candidates = candidates_of(request.solvers)
+        self.candidates = candidates_of(request.solvers, request.perturbation)
         self.many = request.many or tuple(candidate.name for candidate in self.candidates)
         denoiser = load_prior(DENOISER, device=request.device, precision=request.precision)
         self.stages = Stages(_inputs(request, files), self.store, request.tasks, self.candidates, denoiser)

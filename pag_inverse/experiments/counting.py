@@ -72,8 +72,8 @@ def counted(prior: Prior, passes: Passes) -> Prior:
 def counted_model(prior: Prior, guidance: Guidance, passes: Passes) -> GuidedModel:
     """The prior under a guidance, whose calls are counted from now on."""
     model = GuidedModel(counted(prior, passes), guidance)
-    low = getattr(guidance, "interval", (0.0, 1.0))[0]
+    high = getattr(guidance, "interval", (0.0, 1.0))[1]
     with torch.no_grad():  # the first call at which PAG acts makes the perturbed networks, with a call of its own
-        model(prior.example_state(), min(math.ceil(low * T), T - 1))
+        model(prior.example_state(), min(math.floor(high * T), T - 1))
     passes.clear()
     return model

@@ -17,22 +17,31 @@ from pag_inverse.solvers.step_sizes import settle
 from pag_inverse.storage.files import sha256
 from pag_inverse.training.crops import split_held_out
 
+GUIDANCE = ("s", "layers", "pag_interval", "perturbation", "combination", "adaptive_scale")  # of a row
+
 
 @dataclass(frozen=True)
 class Method:
-    """A solver with its final step sizes on a chain of `steps`, under PAG with scale s at `layers` (s 0: none)."""
+    """A solver with its final step sizes on a chain of `steps`, under PAG with scale s at `layers` (s 0: none).
+
+    The further fields are those of a row of the tables.
+    """
 
     solver: Solver
     steps: int
     s: float = 0.0
     layers: tuple[str, ...] = ()
     pag_interval: tuple[float, float] = (0.0, 1.0)
+    perturbation: str = "identity"
+    combination: str = "plain"
+    adaptive_scale: float = 0.0
 
     @classmethod
     def of_row(cls, solver: str, row: Hyperparameters, prior: Prior, side: int) -> Method:
         """A row of the tables for pictures of a side; its step sizes follow the side where the row says so."""
         settled = settle(solver, row, prior, side)
-        return cls(settled.solver, settled.steps, row.s, row.layers, row.pag_interval)
+        guidance = {name: getattr(row, name) for name in GUIDANCE}
+        return cls(settled.solver, settled.steps, **guidance)
 
     def check(self, prior: Prior, problem: InverseProblem) -> None:
         """ValueError where the prior cannot take the pictures, or has no such layers, or the solver cannot solve it."""
@@ -49,12 +58,16 @@ class Method:
         """PAG, or none."""
         if self.s == 0:
             return NoGuidance()
-        return PerturbedAttentionGuidance(self.s, self.layers, interval=self.pag_interval)
+        return PerturbedAttentionGuidance.of_row(self._row())
+
+    def _row(self) -> Hyperparameters:
+        return Hyperparameters(**{name: getattr(self, name) for name in GUIDANCE})
 
     def describe(self) -> dict[str, Any]:
         """All it is set to, for JSON; numbers with six digits, so that the rule of step sizes may round otherwise."""
         options = {name: rounded(value) for name, value in self.solver.options().items()}
         guidance = {"s": self.s, "layers": list(self.layers), "pag_interval": list(self.pag_interval)}
+        guidance |= self._row().further_guidance()
         return {"solver": type(self.solver).__name__, "options": options, "steps": self.steps, **guidance}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pag_inverse.experiments.counting import Passes, counted_model
 from pag_inverse.experiments.jobs import Job, JobStore, Made
 from pag_inverse.experiments.methods import Method
 from pag_inverse.experiments.trials import Trial
+from pag_inverse.guidance import make_perturbation, spelling
 from pag_inverse.priors import LatentPrior, Prior
 from pag_inverse.settings import AUTO, Hyperparameters, has_row, load_task
 from pag_inverse.storage.files import file_sha256
@@ -31,6 +32,7 @@ class Candidate:
 
     solver: str
     pag: bool
+    perturbation: str | None = None  # None is the row's
 
     @property
     def name(self) -> str:
@@ -38,16 +40,19 @@ class Candidate:
         return f"{self.solver}_pag" if self.pag else self.solver
 
 
-def candidates_of(solvers: Sequence[str]) -> list[Candidate]:
-    """The solvers with PAG and without."""
-    return [Candidate(solver, pag) for solver in solvers for pag in (True, False)]
+def candidates_of(solvers: Sequence[str], perturbation: str | None = None) -> list[Candidate]:
+    """The solvers with PAG, under a perturbation or the row's, and without."""
+    return [Candidate(solver, pag, perturbation if pag else None) for solver in solvers for pag in (True, False)]
 
 
 def row_of(task: str, candidate: Candidate) -> Hyperparameters | None:
     """The row of the embedded priors for a task and a candidate; None where there is none."""
     if not has_row(task, ROWS, candidate.solver, pag=candidate.pag):
         return None
-    return load_task(task, ROWS, candidate.solver, image_size=trials.SIDE, pag=candidate.pag).hyperparameters
+    row = load_task(task, ROWS, candidate.solver, image_size=trials.SIDE, pag=candidate.pag).hyperparameters
+    if row is None or candidate.perturbation is None:
+        return row
+    return replace(row, perturbation=spelling(make_perturbation(candidate.perturbation)))
 
 
 @dataclass(frozen=True)

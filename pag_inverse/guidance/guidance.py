@@ -18,7 +18,7 @@ from pag_inverse.guidance.perturbations import make_combination, make_perturbati
 from pag_inverse.guidance.prefix import PassPairs
 from pag_inverse.priors.base import Draw, Prior
 from pag_inverse.schedule import T
-from pag_inverse.settings import check_number
+from pag_inverse.settings import Hyperparameters, check_number
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,22 @@ class PerturbedAttentionGuidance:
         self.seeds: tuple[int, ...] | None = None  # of each image, for a perturbation that draws
         self._pairs: WeakKeyDictionary[Prior, PassPairs] = WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    @classmethod
+    def of_row(
+        cls, row: Hyperparameters, *, cfg: float = 1.0, condition: Tensor | None = None
+    ) -> PerturbedAttentionGuidance:
+        """The guidance of a row of the tables."""
+        return cls(
+            row.s,
+            row.layers,
+            cfg=cfg,
+            condition=condition,
+            interval=row.pag_interval,
+            perturbation=row.perturbation,
+            combination=row.combination,
+            adaptive=row.adaptive_scale,
+        )
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         s = self.scale(t)

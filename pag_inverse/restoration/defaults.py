@@ -86,5 +86,5 @@ def guidance_of(row: Hyperparameters, prior: Prior) -> Guidance:
     """PAG as the row has it, where the prior has its layers."""
     known = {word for layer in prior.layers() for word in (layer.checkpoint, layer.diffusers)}
     if row.s > 0 and set(row.layers) <= known:
-        return PerturbedAttentionGuidance(row.s, row.layers, interval=row.pag_interval)
+        return PerturbedAttentionGuidance.of_row(row)
     return NoGuidance()

@@ -92,6 +92,7 @@ class Recipe:
             "s": self.row.s,
             "layers": list(self.row.layers),
             "pag_interval": list(self.row.pag_interval),
+            **self.row.further_guidance(),
             "steps": self.settled.steps,
             **self.settled.solver.options(),
             "speed": request.speed,
@@ -152,9 +153,7 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     guidance: Guidance = NoGuidance(condition)
     if row.s > 0 or request.cfg != 1:
         row = replace(row, layers=_layers(request, row, prior))
-        guidance = PerturbedAttentionGuidance(
-            row.s, row.layers, cfg=request.cfg, condition=condition, interval=row.pag_interval
-        )
+        guidance = PerturbedAttentionGuidance.of_row(row, cfg=request.cfg, condition=condition)
     settled, size = _settle(request, task, row, prior, None), request.size or prior.image_size
     if request.measurement is None and not request.whole:
         check_memory(size, size)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from operators import Inpainting, check_settings, operator_class
+from pag_inverse.guidance import make_combination, make_perturbation, spelling
 from pag_inverse.priors.checkpoints.picture_side import picture_side, prior_kind
 from pag_inverse.settings import (
     AUTO,
@@ -26,6 +27,7 @@ from pag_inverse.solvers import default_solver, option_names, solver_class
 
 __all__ = ["FURTHER_OPTIONS", "SolveRequest", "check_request", "load_request", "prior_name", "resolve_solver"]
 
+GUIDANCE = ("layers", "pag_interval", "perturbation", "combination", "adaptive_scale")  # of a row and a request
 DEFAULT_PRIOR = "pixel"  # where neither a prior nor a solver is named
 
 
@@ -64,6 +66,10 @@ def check_request(request: SolveRequest) -> None:
         raise ValueError(f"unknown prior {prior!r}; there are {', '.join(PRIORS)}, or the path of a checkpoint")
     if request.precision == "float16" and request.device == "cpu":
         raise ValueError("--precision float16 is too slow on a processor; there is bfloat16")
+    if request.perturbation is not None:
+        make_perturbation(request.perturbation)
+    if request.combination is not None:
+        make_combination(request.combination)
     for condition, message in _contradictions(request):
         if condition:
             raise ValueError(message)
@@ -90,6 +96,9 @@ def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
     yield measured and request.resize != "bicubic", "resize is of pictures that are degraded"
     yield without_pag and request.layers is not None, "--layers does nothing with --pag 0; leave one of them out"
     yield without_pag and request.pag_interval is not None, "pag_interval does nothing with --pag 0"
+    yield without_pag and request.perturbation is not None, "--perturbation does nothing with --pag 0"
+    yield without_pag and request.adaptive_scale is not None, "adaptive_scale does nothing with --pag 0"
+    yield without_pag and request.combination is not None and request.cfg == 1, "combination does nothing with --pag 0"
     yield len(set(request.layers or ())) < len(request.layers or ()), "--layers: a layer is given twice"
     yield request.cfg != 1 and request.prompt is None, f"--cfg {request.cfg:g} does nothing without --prompt"
     yield request.tf32 is not None and request.device == "cpu", "tf32 is of a GPU; leave it out on a processor"
@@ -147,12 +156,11 @@ def _dataset_of_prior(request: SolveRequest) -> str | None:
 def _row(request: SolveRequest, task: TaskConfig) -> Hyperparameters:
     """The table's row with the request's guidance and interval in place of its own."""
     row = task.hyperparameters or Hyperparameters(options=dict(request.options))
-    changes: dict[str, Any] = {
-        name: value
-        for name, value in (("s", request.pag), ("layers", request.layers), ("pag_interval", request.pag_interval))
-        if value is not None
-    }
-    row = replace(row, **changes)
+    given = {"s": request.pag, **{name: getattr(request, name) for name in GUIDANCE}}
+    row = replace(row, **{name: value for name, value in given.items() if value is not None})
     if row.s > 0 and not row.layers:
         raise ValueError("--layers is needed with --pag where no row of the tables is used; --list-layers prints them")
-    return row if row.s > 0 else replace(row, layers=())
+    combination = spelling(make_combination(row.combination if row.s > 0 or request.cfg != 1 else "plain"))
+    if row.s == 0:
+        return replace(row, layers=(), perturbation="identity", adaptive_scale=0.0, combination=combination)
+    return replace(row, perturbation=spelling(make_perturbation(row.perturbation)), combination=combination)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pag_inverse.data.images import list_images
+from pag_inverse.guidance.perturbations import perturbation_lines
 from pag_inverse.priors import Prior
 from pag_inverse.restoration.batches import choose_batch_size, first_step, restore_all
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
@@ -140,12 +141,13 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
     request, settled = recipe.request, recipe.settled
     sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
     pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
+    further = [f"{name.replace('_', ' ')} {value}" for name, value in recipe.row.further_guidance().items()]
     sigma = str(recipe.noise) if recipe.sigma_is_known else "sigma unknown"
     _, height, width = subjects[0].image.shape
     count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
     lines = [
         f"task       {recipe.task.name}, {sigma}",
-        f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {pag}",
+        f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {', '.join([pag, *further])}",
         f"prior      {prior_name(request)} on {request.device}, {request.precision}",
         f"picture    {count}, {height} x {width}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
         f"output     {folder}",
@@ -202,6 +204,8 @@ def list_options() -> int:
     for name in SOLVERS:
         print(f"options of {name}:")
         print("\n".join(f"  {line}" for line in option_lines(name)))
+    print("perturbations, --perturbation NAME:KEY=VALUE,KEY=VALUE:")
+    print("\n".join(f"  {line}" for line in perturbation_lines()))
     print("options of every run:")
     print("\n".join(f"  {line}" for line in field_lines(SolveRequest, FURTHER_OPTIONS)))
     print("The values are the defaults; a task's row goes before them.")

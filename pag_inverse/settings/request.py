@@ -48,11 +48,16 @@ class SolveRequest:
     prompt: str | None = None
     pag: NonNegative | None = None
     layers: Names | None = None
+    perturbation: str | None = None
     cfg: NonNegative = 1.0
     steps: Steps | None = None
     speed: Literal["exact", "fast", "draft"] = "exact"
     options: Mapping[str, Any] = Field(default_factory=dict)
     pag_interval: Annotated[Interval | None, described("lowest and highest t / 1000 at which PAG acts")] = None
+    combination: Annotated[
+        str | None, described("of the guidance: plain, or apg:radius=15.0,eta=0.0 (clipped, across eps)")
+    ] = None
+    adaptive_scale: Annotated[NonNegative | None, described("a of s(t) = max(0, s - a (1000 - t)), for PAG's s")] = None
     tuned_steps: Annotated[Steps | None, described("step sizes are meant for so many steps: bring them to --steps")] = (
         None
     )

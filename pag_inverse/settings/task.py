@@ -42,8 +42,9 @@ class Hyperparameters:
     """One column of Table 5 or 7: PAG with scale `s` at `layers`, `steps`, and the solver's own `options`.
 
     Without PAG `s` is 0 and `layers` is empty. `pag_interval`: the lowest and the highest t / 1000 at which PAG
-    acts. `tuned_side`: the side in pixels of the pictures that the step sizes hold for; None where they are
-    meant for pictures of any side. `options` holds what the solver's options class has: eta, gamma, ...
+    acts. `perturbation` and `combination` are spelled as guidance reads them ("seg:sigma=2.0"); `adaptive_scale` is a
+    of s(t) = max(0, s - a (1000 - t)). `tuned_side`: the side in pixels of the pictures that the step sizes hold for;
+    None where they are meant for pictures of any side. `options` holds what the solver's options class has: eta, ...
 
     >>> from pag_inverse import Hyperparameters
     >>> row = Hyperparameters(s=2.0, layers=("middle_block.1",), steps=100, options={"eta": 1.0})
@@ -55,8 +56,16 @@ class Hyperparameters:
     layers: Names = ()
     steps: Annotated[int, Field(ge=1, le=TRAINING_STEPS)] = TRAINING_STEPS
     pag_interval: Interval = (0.0, 1.0)
+    perturbation: str = "identity"
+    combination: str = "plain"
+    adaptive_scale: NonNegative = 0.0
     tuned_side: Count | None = None
     options: Mapping[str, Any] = Field(default_factory=dict)
+
+    def further_guidance(self) -> dict[str, Any]:
+        """The perturbation, the combination and a of the adaptive scale, those that differ from PAG's own."""
+        plain = {"perturbation": "identity", "combination": "plain", "adaptive_scale": 0.0}
+        return {name: getattr(self, name) for name, value in plain.items() if getattr(self, name) != value}
 
 
 @settings
@@ -202,7 +211,7 @@ def _read_rows(pairs: Mapping[str, _Pair], where: str) -> dict[str, Hyperparamet
 
 def _read_row(row: Mapping[str, Any], where: str, pag: bool) -> Hyperparameters:
     """The row's own keys, and all others as the solver's options."""
-    guidance = ("s", "layers", "pag_interval") if pag else ()
+    guidance = ("s", "layers", "pag_interval", "perturbation", "combination", "adaptive_scale") if pag else ()
     own = {key: row[key] for key in (*guidance, "steps", "tuned_side") if key in row}
     missing = [key for key in ("s", "layers", "steps") if key not in own and (pag or key == "steps")]
     if missing:

@@ -67,6 +67,8 @@ def test_what_is_measured_of_each_solver(here: Path) -> None:
         assert "--set step_limit=none" in names and "--set step_limit=noise" not in names  # the row's own
         assert any("encode_interval" in name for name in names) == encodes
         assert len(set(names)) == len(names)
+        further = ablation.make_variants(solver, row, load_prior(prior), 64, 1.0, ["seg", "identity"])
+        assert [v.name for v in further if v.name not in names] == ["--perturbation seg"]  # the row has the identity
 
 
 def test_bad_input_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,13 @@ SOLVE = """
 {t} --layers up_blocks.1.attentions.1 up_blocks.1.attentions.1
 {t} --set tf32=true
 {t} --set pag_interval=[0.5,0.1]
+{t} --perturbation nothing
+{t} --perturbation random_mask:ratio=1.5
+{t} --perturbation blurred_map:kernel=4
+{t} --perturbation seg:sigma=-1
+{t} --pag 0 --perturbation seg
+{t} --set combination=nothing
+{t} --set adaptive_scale=-1
 {t} --set pag_interval=[0,2]
 {t} --set composite=nothing
 {t} --set project=nothing

@@ -243,11 +243,13 @@ def test_step_sizes_meant_for_another_number_of_steps(here: Path) -> None:
 
 
 def test_the_manifest_has_what_was_used(here: Path) -> None:
-    own = ["--speed", "draft", "--set", "pag_interval=[0.2, 0.8]"]
+    own = ["--speed", "draft", "--perturbation", "random_mask", "--set", "pag_interval=[0.2, 0.8]", "combination=apg"]
     args = ["--task", "gaussian_deblur", "--solver", "psld", *own, *QUICK]
     assert command.main(args) == command.main(args) == 0  # the second one finds its own settings
     settings = manifest(here / "results" / "gaussian_deblur_psld")["settings"]
     assert (settings["speed"], settings["steps"], settings["pag_interval"]) == ("draft", 2, [0.2, 0.8])
+    assert settings["perturbation"] == "random_mask:ratio=0.25"
+    assert settings["combination"] == "apg:radius=15.0,eta=0.0"
 
 
 def test_list_layers_in_both_languages(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ ORDER = (
     "training",
     "benchmark",
     "experiments",
+    "app",
     "cli",
 )
 TOP_LEVEL = {

@@ -105,7 +105,7 @@ def test_the_python_runs(path: Path, here: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTED, ids=name_of)
 def test_every_flag_exists(path: Path) -> None:
-    modules = ("solve", "evaluate", "search", "ablate", "compare", "calibrate", "benchmark", "train")
+    modules = ("solve", "evaluate", "search", "ablate", "compare", "calibrate", "benchmark", "train", "app")
     parsers = [importlib.import_module(f"pag_inverse.cli.{module}").parser() for module in modules]
     known = {name for parser in parsers for action in parser._actions for name in action.option_strings}
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", path.read_text(encoding="utf-8")))

@@ -13,7 +13,7 @@ from pag_inverse.runtime.terminal import forgiving_streams
 from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
 from pag_inverse.settings.reader import parse_value
 
-ANEW = ("benchmark", "calibrate")  # commands that do not go on where they were stopped
+ANEW = ("app", "benchmark", "calibrate")  # commands that do not go on where they were stopped
 
 
 class Parser(argparse.ArgumentParser):

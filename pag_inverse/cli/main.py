@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "hold the samples of solvers against known posteriors",
     "benchmark": "measure time and memory of a step",
     "train": "train a small prior on a folder of pictures",
+    "app": "serve a page to try restorations in a browser",
 }
 
 

@@ -1,0 +1,198 @@
+"""The page end to end in Chromium: load, degrade, restore, compare, download, bad input; no request leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from pag_inverse.app.server import POLICY, AppRequest, launch
+from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.settings import validated
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    f"--{flag}"
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+    )
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    blocks = launch(AppRequest(port=0, max_side=100), tmp_path_factory.mktemp("app"))
+    yield blocks.local_url
+    blocks.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page as it is loaded; every address that it asked for is one of its own."""
+    asked: list[str] = []
+    found = browser.new_page(viewport={"width": 1280, "height": 900})
+    found.set_default_timeout(30_000)
+    found.on("request", lambda request: asked.append(request.url))
+    found.goto(address)
+    found.wait_for_selector("#preview img")
+    yield found
+    found.close()
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+def quick(page: Any) -> None:
+    """3 steps at 64 pixels."""
+    page.get_by_label("64 px square").check()
+    page.get_by_text("Speed, steps and seed").click()
+    page.locator("#steps").get_by_role("textbox").fill("3")
+
+
+def choose(page: Any, task: str) -> None:
+    page.locator("#task input").click()
+    page.get_by_role("option", name=task).click()
+
+
+def wait_for_status(page: Any, text: str) -> None:
+    page.locator("#status").get_by_text(text).wait_for()
+
+
+def toast(page: Any) -> str:
+    """The text of the toast, which is then closed."""
+    message = page.get_by_test_id("toast-text").last
+    message.wait_for()
+    text = message.inner_text()
+    page.get_by_test_id("toast-close").last.click()
+    message.wait_for(state="detached")
+    return " ".join(text.split())
+
+
+@needs_chromium
+def test_degrade_restore_compare_and_download(page: Any, tmp_path: Path) -> None:
+    quick(page)
+    choose(page, "2 times too small")
+    page.locator("#samples input[type=number]").fill("2")
+    page.locator("#restore").click()
+    wait_for_status(page, "Done.")
+    assert page.locator("#compare img").count() == 2
+    assert page.locator("#deviation img").is_visible() and not page.locator("#live").is_visible()
+    text = page.locator("#text").inner_text()
+    assert "PSNR" in text and "Residual" in text
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        archive.extractall(tmp_path)
+    settings = json.loads((tmp_path / "manifest.json").read_text())["settings"]
+    assert (settings["task"], settings["steps"], settings["size"]) == ("super_resolution_x2", 3, 64)
+    assert (settings["samples"], settings["solver"], settings["seed"]) == (2, "diffpir", 0)
+    assert PIL.Image.open(tmp_path / "astronaut_restoration.png").size == (64, 64)
+    assert PIL.Image.open(tmp_path / "astronaut_measurement.png").size == (32, 32)
+    assert np.load(tmp_path / "astronaut_std.npy").shape == (3, 64, 64)
+
+
+@needs_chromium
+def test_a_hole_is_painted_and_bad_input_is_a_toast(page: Any, tmp_path: Path) -> None:
+    page.get_by_label("is degraded: restore it as it is").check()
+    choose(page, "A part is missing")
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "notes.png")
+    assert toast(page) == "notes.png: not an image of a kind that Pillow reads"
+    page.locator("#upload [aria-label='Clear']").first.click()
+    write_png(tmp_path / "large.png", np.zeros((8, 120, 3), np.uint8))
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "large.png")
+    assert "large.png has 120 x 8 pixels; this page takes at most 100 a side" in toast(page)
+    page.locator("#upload [aria-label='Clear']").first.click()
+    write_png(tmp_path / "scratched.png", prepare(bundled_photograph("coffee"), 64))
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "scratched.png")
+    canvas = page.locator("#painted canvas").first
+    canvas.wait_for()
+    time.sleep(1)
+    page.get_by_text("Speed, steps and seed").click()
+    page.locator("#steps").get_by_role("textbox").fill("3")
+    page.locator("#restore").click()
+    assert "nothing is marked as missing: paint over it" in toast(page)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 20, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=5)
+    page.mouse.up()
+    page.locator("#sigma").get_by_role("textbox").fill("many")
+    page.locator("#restore").click()
+    assert toast(page) == "sigma is 'many'; it must be a number, or empty"
+    page.locator("#sigma").get_by_role("textbox").fill("0.02")
+    page.locator("#restore").click()
+    wait_for_status(page, "Done.")
+    assert page.locator("#compare img").count() == 2 and "PSNR" not in page.locator("#text").inner_text()
+
+
+@needs_chromium
+def test_a_restoration_is_stopped(page: Any) -> None:
+    page.get_by_label("64 px square").check()
+    page.get_by_text("Speed, steps and seed").click()
+    page.locator("#steps").get_by_role("textbox").fill("1000")
+    page.locator("#restore").click()
+    page.locator("#live img").wait_for()
+    page.locator("#stop").click()
+    wait_for_status(page, "Stopped. The picture is unfinished.")
+    page.locator("#steps").get_by_role("textbox").fill("2")
+    page.locator("#restore").click()
+    wait_for_status(page, "Done.")
+
+
+def test_the_page_refuses_other_addresses(address: str) -> None:
+    from urllib.request import urlopen
+
+    assert address.startswith("http://127.0.0.1:")
+    with urlopen(address) as answer:
+        assert answer.headers["content-security-policy"] == POLICY
+        html = answer.read().decode()
+    assert "stylesheet" in html and 'src="http' not in html and 'href="http' not in html
+
+
+def test_bad_flags_are_one_line(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pag_inverse.cli.app import main
+
+    taken = address.rstrip("/").rpartition(":")[2]
+    for arguments, message in (
+        (["--port", taken], f"port {taken} of 127.0.0.1 cannot be used"),
+        (["--port", "70000"], "port is 70000"),
+        (["--max-side", "2"], "max_side is 2"),
+        (["--max-upload", "0"], "max_upload is 0"),
+        (["--device", "abacus"], "device is 'abacus'"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+
+
+def test_the_default_is_this_machine_alone() -> None:
+    assert validated(AppRequest, {}).host == "127.0.0.1"

@@ -48,6 +48,16 @@ def respaced_timesteps(steps: int) -> list[int]:
     return timesteps
 
 
+def strided_timesteps(steps: int) -> list[int]:
+    """ADM's respacing `ddimN`: 0, k, 2 k, ..., with the least whole stride k that gives `steps` of them below 1000.
+
+    Where no stride does, they are spread evenly from 0 to 999.
+    """
+    check_steps(steps)
+    strides = (list(range(0, T, k)) for k in range(1, T + 1))
+    return next((found for found in strides if len(found) == steps), respaced_timesteps(steps))
+
+
 POWERS = {"quadratic": 2, "quartic": 4}
 
 
@@ -99,6 +109,13 @@ class Schedule:
             timesteps = np.arange(0, T, T // steps) + 1
         visited = abar[timesteps - (1 if steps == T else 0)]
         return cls(timesteps, visited, np.append(abar[0], visited[:-1]))
+
+    @classmethod
+    def ddim_pixels(cls, betas: Floats, steps: int) -> Schedule:
+        """The DDIM chain of ADM (`strided_timesteps`); the last step ends at the image itself (abar_prev = 1)."""
+        timesteps = np.array(strided_timesteps(steps))
+        abar = np.cumprod(1.0 - betas)[timesteps]
+        return cls(timesteps, abar, np.append(1.0, abar[:-1]))
 
     @classmethod
     def edm(cls, betas: Floats, steps: int, sigma_max: float, sigma_min: float) -> Schedule:

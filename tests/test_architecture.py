@@ -26,6 +26,7 @@ ORDER = (
     "problem",
     "solvers",
     "restoration",
+    "generation",
     "adapters",
     "evaluation",
     "training",

@@ -125,23 +125,23 @@ def run_chain(
                 x0 = canvas.picture(output.x0)
                 output = replace(output, x0=x0)
             state = output.state
-            health = _first_failure(health, state.z, done)
+            health = first_failure(health, state.z, done)
             residuals.append(residuals[-1] if output.x0 is None and residuals else output.residual.detach())
-            stopped = callback is not None and _is_true(callback(done, steps, output))
+            stopped = callback is not None and is_true(callback(done, steps, output))
             if stopped or bool((health > 0).all()):
                 break
         x = x0 if stopped and x0 is not None else canvas.picture(solver.finish(state, model))
-        health = _first_failure(health, x, len(residuals))
+        health = first_failure(health, x, len(residuals))
     failed = {b: int(step) for b, step in enumerate(health.tolist()) if step}
     return ChainResult(x.detach(), state, torch.stack(residuals, dim=1), failed, stopped)
 
 
-def _is_true(answer: object) -> bool:
+def is_true(answer: object) -> bool:
     """True, also of numpy or torch; anything else that a callback returns means nothing."""
     return type(answer).__name__ in ("bool", "bool_", "Tensor") and bool(answer)
 
 
-def _first_failure(health: Tensor, x: Tensor, step: int) -> Tensor:
+def first_failure(health: Tensor, x: Tensor, step: int) -> Tensor:
     """The step at which each image was first not finite, 0 where it is finite."""
     finite = torch.isfinite(x).flatten(1).all(dim=1)
     return torch.where((health == 0) & ~finite, step, health)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pag_inverse.generation import SampleOutput, sample
     from pag_inverse.guidance import GuidedModel, NoGuidance, PerturbedAttentionGuidance
     from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
     from pag_inverse.problem import InverseProblem, simulate
@@ -69,6 +70,7 @@ _HOMES = {
     "Prior": "priors",
     "REDdiff": "solvers",
     "RestorationOutput": "restoration",
+    "SampleOutput": "generation",
     "Solver": "solvers",
     "State": "solvers",
     "StepOutput": "solvers",
@@ -76,6 +78,7 @@ _HOMES = {
     "load_task": "settings",
     "make_solver": "solvers",
     "restore": "restoration",
+    "sample": "generation",
     "simulate": "problem",
     "solve": "restoration",
 }
@@ -102,6 +105,7 @@ __all__ = [
     "Prior",
     "REDdiff",
     "RestorationOutput",
+    "SampleOutput",
     "Solver",
     "State",
     "StepOutput",
@@ -109,6 +113,7 @@ __all__ = [
     "load_task",
     "make_solver",
     "restore",
+    "sample",
     "simulate",
     "solve",
 ]

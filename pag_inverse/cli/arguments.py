@@ -136,6 +136,13 @@ def add_prior(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--prediction", choices=PREDICTIONS, help="what the prior predicts, where its files do not tell")
 
 
+def add_metrics(p: argparse._ArgumentGroup) -> None:
+    """The networks of metrics."""
+    p.add_argument("--lpips-net", choices=("vgg", "alex"), default="vgg")
+    p.add_argument("--lpips-weights", type=path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
+    p.add_argument("--inception-weights", type=path, metavar="FILE", help="torch-fidelity's, for FID and its kin")
+
+
 def add_run(p: argparse._ArgumentGroup) -> None:
     """What every run has."""
     p.add_argument("--sigma", type=float, help="noise on [-1, 1]; by default the task's, or unknown (--measurement)")

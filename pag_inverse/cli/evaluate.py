@@ -17,6 +17,7 @@ from pag_inverse.cli.arguments import (
     Parser,
     add_guidance,
     add_machine,
+    add_metrics,
     add_prior,
     add_run,
     check_used,
@@ -80,9 +81,7 @@ def parser() -> Parser:
         "--metrics-only", type=path, metavar="DIR", help="score what a run saved once more, and report"
     )
     metrics.add_argument("--compare", type=path, nargs=2, metavar=("DIR_A", "DIR_B"), help="paired differences B - A")
-    metrics.add_argument("--lpips-net", choices=("vgg", "alex"), default="vgg")
-    metrics.add_argument("--lpips-weights", type=path, metavar="FILE", help="torchvision's; by default TORCH_HOME's")
-    metrics.add_argument("--inception-weights", type=path, metavar="FILE", help="torch-fidelity's, for FID and its kin")
+    add_metrics(metrics)
     return p
 
 
@@ -111,7 +110,8 @@ def act(args: argparse.Namespace) -> int:
         from pag_inverse.evaluation.scoring import print_comparison
 
         return print_comparison(args.compare[0], args.compare[1], args.lpips_net)
-    from pag_inverse.evaluation.scoring import MetricsRequest, score_again
+    from pag_inverse.evaluation.scoring import score_again
+    from pag_inverse.metrics.networks import MetricsRequest
 
     metrics = MetricsRequest(args.lpips_net, args.lpips_weights, args.inception_weights)
     if args.metrics_only is not None:

@@ -11,6 +11,7 @@ from pag_inverse.runtime.terminal import forgiving_streams
 COMMANDS = {
     "solve": "restore pictures, or a measurement of your own",
     "evaluate": "restore a data set and report on it",
+    "sample": "sample pictures of a prior, without a measurement",
     "search": "search step sizes and PAG scales on training pictures",
     "ablate": "measure what each option of a row costs and gains",
     "compare": "compare the priors with classical restoration",

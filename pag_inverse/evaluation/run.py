@@ -11,20 +11,21 @@ import numpy as np
 
 from pag_inverse.data.images import prepare, read_image
 from pag_inverse.evaluation.plans import EvaluationRequest, Plan, make_plan
-from pag_inverse.evaluation.progress import Progress
 from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.runs import EvaluationRun, LoadedPrior, check_runs, in_order
 from pag_inverse.evaluation.saving import reset_peak_memory, save
-from pag_inverse.evaluation.scoring import MetricsRequest, score_part, tell_failures
-from pag_inverse.metrics.networks import MetricNetworks
+from pag_inverse.evaluation.scoring import score_part, tell_failures
+from pag_inverse.metrics.networks import MetricNetworks, MetricsRequest
 from pag_inverse.restoration.batches import choose_batch_size, restore_all
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject, make_subject
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.processes import Processes
+from pag_inverse.runtime.progress import Progress
 from pag_inverse.storage.entries import Survey
-from pag_inverse.storage.files import differences, file_sha256
+from pag_inverse.storage.files import file_sha256
 from pag_inverse.storage.run_store import RunStore
+from pag_inverse.storage.together import agree_on_settings, open_all, tell_surveys
 
 
 def evaluate(request: EvaluationRequest, metrics: MetricsRequest, processes: Processes) -> int:
@@ -61,11 +62,12 @@ class _Evaluation:
         self.inputs = self.processes.agreed(self.hashes)
         parts = self.processes.gather(self.inputs)
         self.processes.agreed(lambda: self.check({i: digest for part in parts for i, digest in part.items()}))
-        self.agree_on_settings()
+        agree_on_settings(self.processes, [run.store for run in self.runs], {"shuffle": self.request.shuffle})
         with ExitStack() as opened:
-            self.processes.agreed(lambda: self.open(opened))
+            stores = [run.store for run in self.runs]
+            self.processes.agreed(lambda: open_all(opened, stores, self.request.overwrite))
             left = self.processes.agreed(self.survey)
-            self.tell(left)
+            self.done = tell_surveys(self.processes, left, self.total)
             self.processes.agreed(lambda: self.restore(left))
             return 1 if self.report() else 0
 
@@ -81,33 +83,9 @@ class _Evaluation:
         root = self.request.output.absolute()
         self.runs = check_runs(self.plan, root, self.processes, inputs, self.request.overwrite, self.prior)
 
-    def agree_on_settings(self) -> None:
-        """ValueError where processes were started with different arguments."""
-        theirs = self.processes.gather([{**run.store.settings, "shuffle": self.request.shuffle} for run in self.runs])
-        for other in theirs:
-            if len(other) != len(theirs[0]):
-                raise ValueError("the processes were started with different runs")
-            for one, another in zip(theirs[0], other, strict=True):
-                if said := differences(one, another):
-                    raise ValueError(f"the processes were started with different settings: {'; '.join(said)}")
-
-    def open(self, opened: ExitStack) -> None:
-        """Take every run's lock; what was there is forgotten where it shall be overwritten."""
-        for run in self.runs:
-            opened.enter_context(run.store.open(self.request.overwrite))
-
     def survey(self) -> list[Survey]:
         """Where this process's images of every run stand."""
         return [run.store.survey(self.mine, self.inputs) for run in self.runs]
-
-    def tell(self, surveys: list[Survey]) -> None:
-        """Say what is damaged and what is finished; count what all processes have done."""
-        for survey in surveys:
-            print("\n".join(survey.damaged), file=sys.stderr, end="\n" if survey.damaged else "")
-        finished = sum(self.processes.gather(sum(len(survey.finished) for survey in surveys)))
-        if finished and self.processes.rank == 0:
-            print(f"{finished} of {self.total} already finished", file=sys.stderr)
-        self.done = self.total - sum(self.processes.gather(sum(len(survey.pending) for survey in surveys)))
 
     def restore(self, surveys: list[Survey]) -> None:
         """Each process restores its own images of every run, without a word to the others."""

@@ -6,42 +6,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
 
 from pag_inverse.evaluation.entries import saved_runs
 from pag_inverse.evaluation.results import write_report
 from pag_inverse.evaluation.scores import LINES, compare_runs, score_run
-from pag_inverse.metrics.networks import MetricNetworks
+from pag_inverse.metrics.networks import MetricNetworks, MetricsRequest
 from pag_inverse.metrics.summary import Difference
 from pag_inverse.runtime.devices import check_device
-from pag_inverse.settings import settings
-from pag_inverse.settings.files import check_file
 from pag_inverse.storage.run_store import RunStore
-
-
-@settings
-class MetricsRequest:
-    """What metrics are computed with: the network of LPIPS, and local files of weights."""
-
-    lpips_net: Literal["vgg", "alex"] = "vgg"
-    lpips_weights: Path | None = None
-    inception_weights: Path | None = None
-
-    def check(self) -> None:
-        """ValueError where a file that is given is not there, or cannot be used."""
-        for path in (self.lpips_weights, self.inception_weights):
-            if path is not None:
-                check_file(path)
-        if self.lpips_weights or self.inception_weights:
-            found = self.load("cpu")
-            for path, network in ((self.lpips_weights, found.lpips), (self.inception_weights, found.inception)):
-                if path is not None and isinstance(network, str):
-                    raise ValueError(network)
-
-    def load(self, device: str) -> MetricNetworks:
-        """The networks, or the reason in the place of one."""
-        device = "cpu" if device == "mps" else device
-        return MetricNetworks.load(self.lpips_net, self.lpips_weights, self.inception_weights, device)
 
 
 def score_again(folder: Path, request: MetricsRequest, device: str = "cpu") -> int:

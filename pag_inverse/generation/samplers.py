@@ -79,7 +79,7 @@ class DDIM(Sampler):
     """z_{t-1} = sqrt(abar') x0 + sqrt(1 - abar' - sigma^2) eps + sigma n, Song et al. 2021, Eq. 12.
 
     `eta`: 0 draws no noise, 1 draws as much as DDPM. `clip` as in DDPM; where x0 is clamped, eps is computed anew
-    from it, as ADM does. Pixels take ADM's timesteps (0, k, 2 k, ...), latents those of Stable Diffusion (1, 1 + k, ...).
+    from it, as ADM does. Pixels take ADM's timesteps (0, k, 2 k, ...), latents Stable Diffusion's (1, 1 + k, ...).
 
     >>> from pag_inverse.generation import DDIM
     >>> DDIM(eta=0.5).eta

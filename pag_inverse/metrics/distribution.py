@@ -66,31 +66,41 @@ def cached_features(
 def distances(restored: Sequence[Features], truths: Sequence[Features]) -> dict[str, float | str]:
     """Each of NAMES, or why there are too few pictures for it."""
     import torch
-    from torch_fidelity.metric_isc import isc_features_to_metric
 
     n = min(len(restored), len(truths))
     if n < 2:
         return {name: f"{n} pictures; it needs at least 2" for name in NAMES}
     a, b = (torch.from_numpy(np.stack([f["2048"] for f in side])) for side in (restored, truths))
-    logits = torch.from_numpy(np.stack([f["logits_unbiased"] for f in restored]))
     found: dict[str, float | str] = {"fid": fid(a, b), "kid": kid(a, b)}
     few = f"{n} pictures; it needs at least "
-    found["inception_score"] = (
-        isc_features_to_metric(logits, SPLITS, True, SEED)["inception_score_mean"]
-        if len(logits) >= SPLITS
-        else f"{few}{SPLITS}"
-    )
+    found["inception_score"] = inception_score(restored)
     enough = n > NEIGHBOURHOOD
     pair = precision_recall(a, b) if enough else (f"{few}{NEIGHBOURHOOD + 1}",) * 2
     return {**found, "precision": pair[0], "recall": pair[1]}
 
 
+def inception_score(features: Sequence[Features]) -> float | str:
+    """exp of the mean divergence of a picture's classes from those of all, in ten parts; or why there is none."""
+    import torch
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    if len(features) < SPLITS:
+        return f"{len(features)} pictures; it needs at least {SPLITS}"
+    logits = torch.from_numpy(np.stack([f["logits_unbiased"] for f in features]))
+    return float(isc_features_to_metric(logits, SPLITS, True, SEED)["inception_score_mean"])
+
+
 def fid(a: Any, b: Any) -> float:
     """The Fréchet distance of the Gaussians that fit two sets of features (N, D)."""
+    return frechet_distance(*statistics(a), *statistics(b))
+
+
+def statistics(features: Any) -> tuple[Any, Any]:
+    """The mean (D,) and the covariance (D, D) of features (N, D), float64."""
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    first, second = (fid_features_to_statistics(x.double()) for x in (a, b))
-    return frechet_distance(first["mu"], first["sigma"], second["mu"], second["sigma"])
+    found = fid_features_to_statistics(features.double())
+    return found["mu"], found["sigma"]
 
 
 def frechet_distance(mu1: Any, sigma1: Any, mu2: Any, sigma2: Any) -> float:

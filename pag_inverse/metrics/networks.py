@@ -6,12 +6,39 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pag_inverse.metrics.distribution import NAMES, VARIANT, WEIGHTS, Inception
 from pag_inverse.metrics.perceptual import Lpips, Unavailable, read_weights
+from pag_inverse.settings import settings
+from pag_inverse.settings.files import check_file
 
 Network = TypeVar("Network")
+
+
+@settings
+class MetricsRequest:
+    """What metrics are computed with: the network of LPIPS, and local files of weights."""
+
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    lpips_weights: Path | None = None
+    inception_weights: Path | None = None
+
+    def check(self) -> None:
+        """ValueError where a file that is given is not there, or cannot be used."""
+        for path in (self.lpips_weights, self.inception_weights):
+            if path is not None:
+                check_file(path)
+        if self.lpips_weights or self.inception_weights:
+            found = self.load("cpu")
+            for path, network in ((self.lpips_weights, found.lpips), (self.inception_weights, found.inception)):
+                if path is not None and isinstance(network, str):
+                    raise ValueError(network)
+
+    def load(self, device: str) -> MetricNetworks:
+        """The networks, or the reason in the place of one."""
+        device = "cpu" if device == "mps" else device
+        return MetricNetworks.load(self.lpips_net, self.lpips_weights, self.inception_weights, device)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("operator", "measurement", "sampling", "perturbation")
+PURPOSES = ("operator", "measurement", "sampling", "class", "perturbation")
 
 
 def stream_seed(seed: int, image_id: str, purpose: str, sample: int = 0) -> int:
-    """A 63-bit seed of its own for each key; the operator's and the measurement's do not depend on `sample`."""
+    """A 63-bit seed of its own for each key; only that of sampling depends on `sample`."""
     if purpose not in PURPOSES:
         raise ValueError(f"unknown stream {purpose!r}; there are {', '.join(PURPOSES)}")
     sample = sample if purpose == "sampling" else 0

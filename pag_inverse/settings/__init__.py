@@ -12,6 +12,7 @@ from operators.validation import (
     check_number,
     check_whole,
     field_lines,
+    field_names,
     settings,
     validated,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "check_number",
     "check_whole",
     "field_lines",
+    "field_names",
     "has_row",
     "load_prior_config",
     "load_task",

@@ -77,10 +77,13 @@ def read_model(kind: type[Model], values: object, source: str) -> Model:
         raise ValueError(f"{source}: {one_line(error)}") from None
 
 
-def open_settings(kind: str, name: str | Path, known: tuple[str, ...]) -> tuple[str, str, dict[Any, Any]]:
+def open_settings(
+    kind: str, name: str | Path, known: tuple[str, ...], folder: str | None = None
+) -> tuple[str, str, dict[Any, Any]]:
     """The plain name, the source and the content of a shipped file, or of a user's own.
 
-    `kind` is task or prior; ValueError for a name that is neither in `known` nor a .yaml file.
+    `kind` is task, prior or suite, whose files lie in `folder`, by default the plural of its name. ValueError for a
+    name that is neither in `known` nor a .yaml file.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -89,7 +92,7 @@ def open_settings(kind: str, name: str | Path, known: tuple[str, ...]) -> tuple[
         there = ", ".join(known)
         raise ValueError(f"unknown {kind} {str(name)!r}; there are {there}, or the path of a .yaml file")
     source = f"{name}.yaml"
-    return str(name), source, read_yaml(shipped(f"{kind}s").joinpath(source), source)
+    return str(name), source, read_yaml(shipped(folder or f"{kind}s").joinpath(source), source)
 
 
 def shipped(folder: str) -> Traversable:

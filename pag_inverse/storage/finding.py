@@ -32,7 +32,7 @@ def check_root(folder: Path) -> None:
     """
     there = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
     if there and not any(path.is_dir() and (_is_below_root(path) or _is_started(path)) for path in there):
-        raise ValueError(f"{folder} is not empty and holds no evaluation; give another --output")
+        raise ValueError(f"{folder} is not empty and holds no runs; give another --output")
 
 
 def _is_below_root(folder: Path) -> bool:

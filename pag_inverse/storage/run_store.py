@@ -38,7 +38,7 @@ from pag_inverse.storage.manifest import read_manifest, write_manifest
 from pag_inverse.storage.places import check_names, check_places, check_writable
 
 REMEDY = "give another --output, or --overwrite"
-_OVERWRITTEN = ("solve", "evaluate")  # the commands that have --overwrite
+_OVERWRITTEN = ("solve", "evaluate", "sample")  # the commands that have --overwrite
 Files = Mapping[str, tuple[str, bytes]]  # kind -> (path relative to the store's root, content)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pag_inverse.evaluation import progress as module
-from pag_inverse.evaluation.progress import Progress
 from pag_inverse.runtime.processes import Processes
+from pag_inverse.runtime.progress import Progress
 
 
 def work(folder: Path, images: int, json_lines: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar on a terminal, a line now and then in a log, or lines of JSON."""
+"""How far a run over many images is: a bar on a terminal, a line now and then in a log, or lines of JSON."""
 
 from __future__ import annotations
 

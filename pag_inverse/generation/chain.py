@@ -47,7 +47,7 @@ def run_sampler(
     check_whole("steps", steps, 1, T)
     shape = (len(seeds), *model.prior.state_shape(image_shape))
     with torch.inference_mode(False), torch.no_grad():
-        draw = draw or batch_draw(seeds, model.prior.device)
+        draw, model = draw or batch_draw(seeds, model.prior.device), model.seeded(seeds)
         schedule = sampler.schedule(model.prior, steps)
         z = draw(shape)
         health = torch.zeros(len(seeds), dtype=torch.long, device=z.device)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from operators.validation import Unit, Wholes
+from operators.validation import Interval, Unit, Wholes
+from pag_inverse.guidance import make_combination, make_perturbation
 from pag_inverse.priors.checkpoints.picture_side import prior_kind
 from pag_inverse.settings import PRIORS, Kind, Names, NonNegative, settings, validated
 from pag_inverse.settings.files import check_file, read_text
@@ -25,6 +26,16 @@ UNKNOWN: Mapping[str, Mapping[str, Any]] = {
     "pixel": {"sampler": "ddpm", "steps": 250},
     "latent": {"sampler": "ddim", "steps": 50},
 }
+# What a row without a suite takes from the request, by the row's names: the request's names, and the flags.
+OWN = {
+    "s": ("pag", "pag"),
+    "layers": ("layers", "layers"),
+    "perturbation": ("perturbation", "perturbation"),
+    "combination": ("combination", "combination"),
+    "pag_interval": ("pag_interval", "pag-interval"),
+    "cfg": ("cfg", "cfg"),
+    "unconditional_prior": ("unconditional_prior", "uncond-prior"),
+}
 SamplerName = Literal["ddpm", "ddim"]
 Side = Annotated[int, Field(ge=1, le=2**16)]
 
@@ -33,9 +44,10 @@ Side = Annotated[int, Field(ge=1, le=2**16)]
 class SampleRow:
     """How pictures are sampled: a row of a table.
 
-    s and layers: of PAG (Eq. 10). cfg: classifier-free guidance, 1 is off (Eq. 14 with w = cfg - 1). A row with
-    `prompts` takes those of the request. unconditional_prior: a network of its own for the eps without a condition
-    (Fig. 41). eta: of DDIM. size: side in pixels, None for the prior's.
+    s and layers: of PAG (Eq. 10). perturbation and combination: spelled as `make_perturbation` and `make_combination`
+    read them. pag_interval: the lowest and highest t / 1000 at which PAG acts. cfg: classifier-free guidance, 1 is off
+    (Eq. 14 with w = cfg - 1). A row with `prompts` takes those of the request. unconditional_prior: a network of its
+    own for the eps without a condition (Fig. 41). eta: of DDIM. size: side in pixels, None for the prior's.
     """
 
     prior: str
@@ -43,6 +55,9 @@ class SampleRow:
     steps: Steps
     s: NonNegative = 0.0
     layers: Names = ()
+    perturbation: str = "identity"
+    combination: str = "plain"
+    pag_interval: Interval = (0.0, 1.0)
     cfg: NonNegative = 1.0
     unconditional_prior: str | None = None
     eta: Unit = 0.0
@@ -66,6 +81,9 @@ class SampleRequest:
     eta: Unit | None = None
     pag: NonNegative | None = None
     layers: Names | None = None
+    perturbation: str | None = None
+    combination: str | None = None
+    pag_interval: Interval | None = None
     cfg: NonNegative | None = None
     unconditional_prior: str | None = None
     prompt: str | None = None
@@ -159,16 +177,14 @@ def make_plan(request: SampleRequest) -> SamplePlan:
 
 def _contradictions(request: SampleRequest) -> Iterator[tuple[bool, str]]:
     """Flags that contradict each other or would do nothing, each with what is said of it."""
-    own = ("prior", "pag", "layers", "cfg", "unconditional_prior")
-    given = [name for name in own if getattr(request, name) is not None]
-    flags = {"unconditional_prior": "uncond-prior"}
-    yield (
-        request.suite is not None and bool(given),
-        f"--{flags.get(given[0], given[0]) if given else ''} does nothing with --suite, whose rows have it",
-    )
+    for name, flag in (("prior", "prior"), *OWN.values()):
+        given = getattr(request, name) is not None
+        yield request.suite is not None and given, f"--{flag} does nothing with --suite, whose rows have it"
+    for name, flag in (OWN[own] for own in ("layers", "perturbation", "combination", "pag_interval")):
+        given = getattr(request, name) is not None
+        yield request.pag == 0 and given, f"--{flag} does nothing with --pag 0; leave one of them out"
     yield request.rows is not None and request.suite is None, "--rows goes with --suite"
     yield request.prompt is not None and request.prompts is not None, "--prompt and --prompts: give one of them"
-    yield request.pag == 0 and request.layers is not None, "--layers does nothing with --pag 0; leave one of them out"
     yield (
         request.precision == "float16" and request.device == "cpu",
         "--precision float16 is too slow on a processor; there is bfloat16",
@@ -204,8 +220,7 @@ def _single_row(request: SampleRequest, prompted: bool) -> SampleRow:
     row = replace(default_row(prior, prompted), prompts=prompted)
     if request.pag == 0:
         row = replace(row, layers=())
-    names = {"pag": "s", "layers": "layers", "cfg": "cfg", "unconditional_prior": "unconditional_prior"}
-    values = {own: getattr(request, name) for name, own in names.items()}
+    values = {own: getattr(request, name) for own, (name, _) in OWN.items()}
     return replace(row, **{name: value for name, value in values.items() if value is not None})
 
 
@@ -217,6 +232,7 @@ def _with_flags(request: SampleRequest, row: SampleRow) -> SampleRow:
 
 def _checked(name: str, row: SampleRow, prompted: bool) -> SampleRow:
     """The row; ValueError where it cannot be run, or would not do what it says."""
+    make_perturbation(row.perturbation), make_combination(row.combination)
     if row.s > 0 and not row.layers:
         raise ValueError(
             f"--pag {row.s:g} needs --layers for prior {row.prior}; solve --list-layers --prior {row.prior} prints them"

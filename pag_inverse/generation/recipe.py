@@ -66,7 +66,15 @@ def make_guidance(row: SampleRow, condition: Tensor | None, unconditional: Prior
     cfg = row.cfg if unconditional is None else 1.0
     guidance: Guidance = NoGuidance(condition)
     if row.s > 0 or cfg != 1:
-        guidance = PerturbedAttentionGuidance(row.s, row.layers, cfg=cfg, condition=condition)
+        guidance = PerturbedAttentionGuidance(
+            row.s,
+            row.layers,
+            cfg=cfg,
+            condition=condition,
+            interval=row.pag_interval,
+            perturbation=row.perturbation,
+            combination=row.combination,
+        )
     return guidance if unconditional is None else TwoModelGuidance(guidance, unconditional, row.cfg)
 
 
@@ -178,6 +186,9 @@ def describe(recipe: SampleRecipe, request: SampleRequest, prompts: Sequence[str
         "eta": row.eta,
         "s": row.s,
         "layers": list(prior.resolve_layers(row.layers)) if row.s > 0 else [],
+        "perturbation": row.perturbation,
+        "combination": row.combination,
+        "pag_interval": list(row.pag_interval),
         "cfg": row.cfg,
         "unconditional_prior": row.unconditional_prior,
         "prompt": prompts[0] if len(prompts) == 1 else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,11 @@ class TwoModelGuidance:
 
     def __init__(self, guidance: Guidance, unconditional: Prior, cfg: float) -> None:
         self.guidance, self.unconditional, self.cfg = guidance, unconditional, check_number("cfg", cfg)
+
+    def seeded(self, seeds: Sequence[int]) -> TwoModelGuidance:
+        """This guidance for a batch of images with these seeds, where the inner one draws random numbers."""
+        seeded = getattr(self.guidance, "seeded", None)
+        return self if seeded is None else TwoModelGuidance(seeded(seeds), self.unconditional, self.cfg)
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         found = self.guidance(prior, z, t)

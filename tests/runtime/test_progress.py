@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pag_inverse.evaluation import progress as module
+from pag_inverse.runtime import progress as module
 from pag_inverse.runtime.processes import Processes
 from pag_inverse.runtime.progress import Progress
 

@@ -28,6 +28,7 @@ PAGES = ("ablate", "compare")  # they take long: only what is checked before
 SMALL = {
     "solve": ["--steps", "2"],
     "evaluate": ["--steps", "1", "--size", "64"],
+    "sample": ["--steps", "1", "--count", "1"],
     "search": ["--steps", "1", "--size", "64", "--pictures", "1", "--samples", "1"],
     "ablate": ["--table-only", "--size", "64", "--pictures", "1"],
     "compare": ["--page-only", "--size", "64"],
@@ -105,8 +106,9 @@ def test_the_python_runs(path: Path, here: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTED, ids=name_of)
 def test_every_flag_exists(path: Path) -> None:
-    modules = ("solve", "evaluate", "search", "ablate", "compare", "calibrate", "benchmark", "train", "app")
-    parsers = [importlib.import_module(f"pag_inverse.cli.{module}").parser() for module in modules]
+    from pag_inverse.cli.main import COMMANDS
+
+    parsers = [importlib.import_module(f"pag_inverse.cli.{name}").parser() for name in COMMANDS]
     known = {name for parser in parsers for action in parser._actions for name in action.option_strings}
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]+)", path.read_text(encoding="utf-8")))
     assert named <= {*known, "--standalone", "--nproc-per-node"}

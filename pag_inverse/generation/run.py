@@ -18,6 +18,7 @@ from pag_inverse.generation.recipe import (
     Item,
     LoadedPriors,
     SampleRecipe,
+    classes_of,
     describe,
     make_items,
     make_sample_recipe,
@@ -105,7 +106,10 @@ class _Sampling:
         for name in self.plan.rows:
             recipe = self.recipe(name)
             prompts = self.plan.prompts if recipe.row.prompts else ()
-            items = make_items(recipe.prior, self.request.count, self.request.seed, prompts, self.request.classes)
+            classes = self.request.classes
+            if self.plan.folders and not classes_of(recipe.prior):
+                classes = None  # those of other rows
+            items = make_items(recipe.prior, self.request.count, self.request.seed, prompts, classes)
             run = SampleRun(name, self.store(name, recipe), items)
             run.store.check(self.request.overwrite, None, (f"samples/{item.name}.png" for item in items))
             self.runs.append(run)

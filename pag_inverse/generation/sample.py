@@ -100,7 +100,8 @@ def _load(prior: Any) -> Prior:
 
 def _row(prior: Prior, prompted: bool, given: dict[str, Any], sampler: str | Sampler | None) -> SampleRow:
     """The prior's row, without PAG where the prior does not have the row's layers; with what is given."""
-    row = default_row(prior.name, prompted, "latent" if isinstance(prior, LatentPrior) else "pixel")
+    name = "" if getattr(prior, "source", None) is None else prior.name  # an object has no row
+    row = default_row(name, prompted, "latent" if isinstance(prior, LatentPrior) else "pixel")
     if isinstance(sampler, str):
         given = {**given, "sampler": check_choice("sampler", sampler, tuple(SAMPLERS))}
     known = {word for layer in _layers(prior) for word in layer}

@@ -28,6 +28,7 @@ ORDER = (
     "restoration",
     "generation",
     "adapters",
+    "pipelines",
     "evaluation",
     "training",
     "benchmark",

@@ -21,7 +21,7 @@ FILES = [
 ]
 FILES = sorted(path for path in FILES if "embedded" not in path.parts)
 # The rooms' own tests run what these say.
-OWN_TESTS = {"operators", "priors", "evaluation", "experiments", "training", "benchmark"}
+OWN_TESTS = {"operators", "priors", "evaluation", "experiments", "training", "benchmark", "adapters", "pipelines"}
 TESTED = [path for path in FILES if path.parent.name not in OWN_TESTS]
 # What makes a command small enough to run; the benchmark's own tests run it.
 PAGES = ("ablate", "compare")  # they take long: only what is checked before

@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "compare the priors with classical restoration",
     "calibrate": "hold the samples of solvers against known posteriors",
     "benchmark": "measure time and memory of a step",
+    "pipeline": "run ControlNet, inpainting or the x4 upscaler of Stable Diffusion under PAG",
     "train": "train a small prior on a folder of pictures",
     "app": "serve a page to try restorations in a browser",
 }

@@ -1,0 +1,110 @@
+"""Pipelines from folders of weights, with PAG on exactly named layers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pag_inverse.pipelines.guided import guided_unet
+from pag_inverse.pipelines.presets import Preset
+from pag_inverse.priors.attention_layers import resolve_layers
+from pag_inverse.priors.checkpoints.files import one_line
+from pag_inverse.settings import check_number
+
+NETWORKS = ("unet", "vae", "text_encoder", "controlnet")
+
+
+def load_pipeline(
+    preset: Preset,
+    *,
+    weights: Path | None = None,
+    controlnet: Path | None = None,
+    s: float | None = None,
+    layers: Sequence[str] | None = None,
+    cfg: float = 1.0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    download: bool = False,
+) -> Any:
+    """A pipeline of diffusers that is ready to be called with guidance_scale=cfg, and pag_scale=s where it has that.
+
+    `weights` and `controlnet` are folders in diffusers' layout; without them the hub's copy of the preset's own is
+    taken, from the cache of this machine, or with `download` from the hub. ControlNet and inpainting are diffusers' own
+    PAG pipelines. The upscaler is the stock pipeline, its U-Net a `guided_unet`.
+    ValueError: weights that are missing or do not load, or a layer that holds no self-attention.
+    """
+    import diffusers
+
+    check_number("cfg", cfg)
+    parts: dict[str, Any] = {"safety_checker": None}
+    if preset.kind != "upscale":
+        parts["requires_safety_checker"] = False
+    if preset.controlnet is not None:
+        parts["controlnet"] = _loaded(diffusers.ControlNetModel, controlnet, preset.controlnet, download)
+    pipeline = _loaded(getattr(diffusers, preset.pipeline), weights, preset.weights, download, **parts).to(
+        device, dtype
+    )
+    scale, chosen = preset.s if s is None else s, preset.layers if layers is None else layers
+    if hasattr(pipeline, "set_pag_applied_layers"):
+        check_number("s", scale)
+        pipeline.set_pag_applied_layers(exact_layers(pipeline.unet, chosen))
+    else:
+        pipeline.unet = guided_unet(pipeline.unet, scale, chosen, cfg=cfg)
+    pipeline.set_progress_bar_config(disable=None)  # a bar on a terminal, none in a log
+    return pipeline
+
+
+def exact_layers(unet: Any, layers: Sequence[str]) -> list[str]:
+    """Layers as diffusers' PAG pipelines take them: regular expressions that match these and no others.
+
+    ValueError where one holds no self-attention.
+    """
+    return [f"^{re.escape(name)}$" for name in resolve_layers(unet, layers)]
+
+
+def fingerprint(pipeline: Any) -> str:
+    """The SHA-256 of the weights and settings of a pipeline's networks and scheduler."""
+    digest = hashlib.sha256(repr(sorted(dict(pipeline.scheduler.config).items())).encode())
+    for name in NETWORKS:
+        network = getattr(pipeline, name, None)
+        if network is None:
+            continue
+        for key, tensor in network.state_dict().items():
+            digest.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Loading without a bar for every component; those of a download too are left out."""
+    from diffusers.utils import logging as first
+    from transformers.utils import logging as second
+
+    shown = [log for log in (first, second) if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _loaded(kind: Any, folder: Path | None, published: str, download: bool, **parts: Any) -> Any:
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"{folder}: no folder of weights; it must be one in diffusers' layout, such as {published}")
+    source, offline = (published, not download) if folder is None else (str(folder), True)
+    try:
+        with _no_bars():
+            return kind.from_pretrained(source, local_files_only=offline, **parts)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        what = f"{source} does not load as a {kind.__name__}: {one_line(error)}"
+        remedy = "" if folder is not None or download else f"; give the folder of {published}, or --download"
+        raise ValueError(f"{what}{remedy}") from error

@@ -1,5 +1,6 @@
 """Guidance: from a prior's predictions to the eps that moves the sample and the one that meets the measurement."""
 
+from pag_inverse.guidance.distillation import ScoreDistillation
 from pag_inverse.guidance.guidance import (
     Guidance,
     GuidedEps,
@@ -25,6 +26,7 @@ __all__ = [
     "NoGuidance",
     "Perturbation",
     "PerturbedAttentionGuidance",
+    "ScoreDistillation",
     "make_combination",
     "make_perturbation",
     "spelling",

@@ -11,6 +11,7 @@ ARCHITECTURES = {
     "sd15-architecture": "sd15",
 }
 EMBEDDED = ("pixel", "latent")
+GUIDANCES = ("none", "cfg", "pag", "cfg_pag", "seg")  # of sampling, the paper's Table 6 and SEG
 DATASET = "ffhq"  # whose rows a prior takes that has none of its own
 
 

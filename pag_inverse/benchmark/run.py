@@ -12,14 +12,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, Case
+from pag_inverse.benchmark.case import ARCHITECTURES, DATASET, EMBEDDED, GUIDANCES, Case
 from pag_inverse.benchmark.reference import has_reference
-from pag_inverse.benchmark.table import curve, summary, table
+from pag_inverse.benchmark.table import curve, sampling_summary, sampling_table, summary, table
 from pag_inverse.data.files import write_whole
 from pag_inverse.priors import load_prior
 from pag_inverse.priors.precision import check_compiler, check_speed, precision_dtype
@@ -39,7 +39,8 @@ class BenchmarkRequest:
 
     `priors`: embedded ones and ARCHITECTURES. `solvers`: each with the priors of its kind, by default DPS and PSLD.
     `sizes`: sides in pixels, by default the prior's own. `threads`: of the
-    processor, by default torch's choice. `output`: the JSON.
+    processor, by default torch's choice. `guidances`: an iteration of sampling under each of these of GUIDANCES is
+    measured in place of the steps of solvers. `output`: the JSON.
     """
 
     priors: Names = EMBEDDED
@@ -57,6 +58,7 @@ class BenchmarkRequest:
     low_memory: bool = False
     reference: bool = True
     profile: bool = False
+    guidances: Names = ()
     output: Path = Path("results") / "benchmark.json"
 
 
@@ -66,10 +68,15 @@ def benchmark(request: BenchmarkRequest) -> int:
     planned, rows = list(cases(request)), []
     for number, case in enumerate(planned, start=1):
         print(f"{number} of {len(planned)}: {case.title()}", file=sys.stderr)
-        rows.append(measure(case, request.profile))
-    found = [summary(row, steps) for row in rows for steps in request.steps]
-    print(table(found))
-    print(curve(found))
+        guidances = request.guidances
+        rows.append(measure_sampling(case, guidances) if guidances else measure(case, request.profile))
+    if request.guidances:
+        found = [line for row in rows for line in sampling_summary(row)]
+        print(sampling_table(found))
+    else:
+        found = [summary(row, steps) for row in rows for steps in request.steps]
+        print(table(found))
+        print(curve(found))
     for row in rows:
         if "profile" in row:
             print(f"\n{row['title']}, the five largest entries of a step:\n{row['profile']}")
@@ -91,7 +98,11 @@ def check(request: BenchmarkRequest) -> None:
         check_speed(precision_dtype(precision), device)
     if request.compile:
         check_compiler(request.device)
-    for name in ("priors", "sizes", "batches", "precisions", "steps"):
+    if request.guidances and (request.solvers or request.profile):
+        raise ValueError("--guidances measures sampling: --solver and --profile do nothing with it; leave them out")
+    for name in request.guidances:
+        check_choice("--guidances", name, GUIDANCES)
+    for name in ("priors", "sizes", "batches", "precisions", "steps", "guidances"):
         check_different(f"--{name}", getattr(request, name))
     for case in cases(request):
         if device.type == "cpu":
@@ -151,6 +162,13 @@ def measure(case: Case, profile: bool) -> dict[str, Any]:
         row["memory"]["published"] = work(case, "published")
     if profile:
         row["profile"] = work(case, "profile")["profile"]
+    return row
+
+
+def measure_sampling(case: Case, guidances: Sequence[str]) -> dict[str, Any]:
+    """The times of iterations in one process, and the memory under each guidance in one more each."""
+    row = {"title": case.title(), **asdict(case), **work(case, f"sampling:{','.join(guidances)}")}
+    row["memory"] = {name: work(case, f"sampling_memory:{name}") for name in row["seconds"]}
     return row
 
 

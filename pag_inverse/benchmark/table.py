@@ -10,6 +10,9 @@ BOUND = ("forward and backward", "forward", "perturbed suffix", "decode", "encod
 HEADS = ("prior", "solver", "px", "batch", "precision", "s/step", "bound", "images/h", "steps", "device MB",
          "process MB", "over bound", "(cpu)", "published: time", "(cpu)", "memory")  # fmt: skip
 
+SAMPLING_HEADS = ("prior", "px", "batch", "precision", "guidance", "it/s", "time over none", "(cpu)", "device MB",
+                  "process MB")  # fmt: skip
+
 
 def summary(row: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """A case's figures: medians of seconds, medians of each turn's ratios, images an hour for `steps` steps."""
@@ -61,6 +64,27 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
              "device_mb", "process_mb", "over bound", "over bound (processor time)", "published over ours",
              "published over ours (processor time)", "memory over ours")  # fmt: skip
     return _aligned([HEADS, *(tuple(_text(row.get(name)) for name in names) for row in found)])
+
+
+def sampling_summary(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each guidance: iterations a second, its time over that of no guidance, peak memory."""
+    found, seconds, used = [], row["seconds"], row["processor_seconds"]
+    for name in seconds:
+        line = {key: row[key] for key in ("prior", "size", "batch", "precision", "device")}
+        line |= {"guidance": name, "iterations a second": 1 / median(seconds[name]), **row["memory"][name]}
+        if "none" in seconds:
+            line["time over none"] = median(_ratios(seconds[name], seconds["none"]))
+            if row["device"] == "cpu":
+                line["time over none (processor time)"] = median(_ratios(used[name], used["none"]))
+        found.append(line)
+    return found
+
+
+def sampling_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each case and guidance."""
+    names = ("prior", "size", "batch", "precision", "guidance", "iterations a second", "time over none",
+             "time over none (processor time)", "device_mb", "process_mb")  # fmt: skip
+    return _aligned([SAMPLING_HEADS, *(tuple(_text(row.get(name)) for name in names) for row in found)])
 
 
 def curve(found: Sequence[Mapping[str, Any]]) -> str:

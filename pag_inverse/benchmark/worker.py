@@ -6,12 +6,14 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from pag_inverse.benchmark.case import Case
 from pag_inverse.benchmark.reference import Reference, published_case
+from pag_inverse.benchmark.sampling import Sampling
 from pag_inverse.benchmark.steps import Bench, Part
 from pag_inverse.runtime.allocation import ask_for_huge_pages, settle_freed_memory
 
@@ -34,12 +36,16 @@ def times(bench: Bench, repeats: int) -> dict[str, dict[str, list[float]]]:
 
     `seconds` is wall time; `processor_seconds` is the time that this process spent, whatever other programs did.
     """
-    parts = all_parts(bench)
+    return in_turns(all_parts(bench), repeats, bench.case.device)
+
+
+def in_turns(parts: Mapping[str, Part], repeats: int, device: str) -> dict[str, dict[str, list[float]]]:
+    """Wall and processor seconds of each part in every turn but the first."""
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     spent: dict[str, list[float]] = {name: [] for name in parts}
     for turn in range(repeats + 1):
         for name, part in parts.items():
-            taken, used = timed(part, bench.case.device)
+            taken, used = timed(part, device)
             if turn:
                 seconds[name].append(taken)
                 spent[name].append(used)
@@ -84,7 +90,13 @@ def profile(step: Part, device: str) -> str:
 
 
 def measure(what: str, case: Case) -> dict[str, Any]:
-    """One measurement of a case: `time`, `profile`, or the memory of `ours` or of `published`."""
+    """One measurement of a case: `time`, `profile`, or the memory of `ours` or of `published`.
+
+    `sampling:NAME,NAME` is the time of an iteration under each guidance, `sampling_memory:NAME` the memory of one.
+    """
+    what, _, names = what.partition(":")
+    if what.startswith("sampling"):
+        return measure_sampling(what, case, names.split(","))
     if what == "time":
         bench = Bench(case)
         return {**times(bench, case.repeats), "threads": torch.get_num_threads(), **bench.facts()}
@@ -93,6 +105,16 @@ def measure(what: str, case: Case) -> dict[str, Any]:
     step = Reference(Bench(published_case(case))).step if what == "published" else Bench(case).ours
     for _ in range(MEMORY_STEPS):
         step()
+    return dict(peaks(case.device))
+
+
+def measure_sampling(what: str, case: Case, names: list[str]) -> dict[str, Any]:
+    """The times of iterations in turns, or the memory of one guidance."""
+    parts = Sampling(case).parts(names)
+    if what == "sampling":
+        return {**in_turns(parts, case.repeats, case.device), "threads": torch.get_num_threads()}
+    for _ in range(MEMORY_STEPS):
+        parts[names[0]]()
     return dict(peaks(case.device))
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pag_inverse.benchmark.case import ARCHITECTURES, EMBEDDED
+from pag_inverse.benchmark.case import ARCHITECTURES, EMBEDDED, GUIDANCES
 from pag_inverse.cli.arguments import Parser, path, run
 from pag_inverse.settings import PRECISIONS, TASKS, validated
 
@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   the published architectures with random weights, at their own size on a GPU:
     python scripts/benchmark.py --prior ffhq-architecture imagenet-architecture sd15-architecture --device cuda \\
         --batch 1 8 --precision float32 bfloat16
+  an iteration of sampling under each guidance (Table 6 of the paper):
+    python scripts/benchmark.py --prior sd15-architecture --device cuda --guidances none cfg pag cfg_pag seg
   where the time of a step goes:
     python scripts/benchmark.py --prior pixel --profile
 """
@@ -45,6 +47,8 @@ def parser() -> Parser:
     p.add_argument("--channels-last", action="store_true", help="tensors with channels innermost")
     p.add_argument("--low-memory", action="store_true", help="compute activations again in the backward pass")
     p.add_argument("--no-reference", dest="reference", action="store_false", help="leave out the published way")
+    p.add_argument("--guidances", nargs="+", default=[], choices=GUIDANCES, metavar="GUIDANCE", help="measure "
+                   f"sampling under each, not solvers: {', '.join(GUIDANCES)}")  # fmt: skip
     p.add_argument("--profile", action="store_true", help="the five largest entries of a step, by torch.profiler")
     p.add_argument("--output", type=path, default=Path("results") / "benchmark.json", help="the JSON")
     return p

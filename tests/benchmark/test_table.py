@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pag_inverse.benchmark.table import curve, summary, table
+from pag_inverse.benchmark.table import curve, sampling_summary, sampling_table, summary, table
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -24,3 +24,12 @@ def test_figures_of_known_times() -> None:
     assert found["memory over ours"] == pytest.approx(1.7)
     assert "1.25" in table([found]) and "1.7" in table([found])
     assert "900 s" in curve([found, summary(row(batch=1), steps=900)])
+
+
+def test_the_figures_of_sampling() -> None:
+    seconds = {"none": [0.5, 1.0, 0.5], "pag": [0.8, 1.6, 0.8]}
+    memory = {name: {"device_mb": None, "process_mb": 100.0} for name in seconds}
+    none, pag = sampling_summary(row(seconds=seconds, processor_seconds=seconds, memory=memory))
+    assert (none["guidance"], none["iterations a second"], none["time over none"]) == ("none", 2.0, 1.0)
+    assert pag["iterations a second"] == 1.25 and pag["time over none"] == pytest.approx(1.6)
+    assert "1.25" in sampling_table([none, pag])

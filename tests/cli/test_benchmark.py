@@ -19,9 +19,22 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "over bound" in capsys.readouterr().out
 
 
+def test_sampling_under_each_guidance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A prior without prompts has no CFG."""
+    output = tmp_path / "figures.json"
+    args = ["--prior", "pixel", "--size", "64", "--repeats", "1", "--guidances", "cfg", "seg"]
+    assert benchmark.main([*args, "--output", str(output)]) == 0
+    lines = json.loads(output.read_text())["table"]
+    assert [line["guidance"] for line in lines] == ["seg"]
+    assert lines[0]["iterations a second"] > 0 and lines[0]["process_mb"] > 0
+    assert "it/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "message"), [(["--repeats", "0"], "repeats is 0"), (["--prior", "other"], "ffhq-architecture"),
-                          (["--size", "0"], "sizes.0 is 0"), (["--precision", "half"], "bfloat16")],
+                          (["--size", "0"], "sizes.0 is 0"), (["--precision", "half"], "bfloat16"),
+                          (["--guidances", "other"], "cfg_pag"), (["--guidances", "pag", "pag"], "given twice"),
+                          (["--guidances", "pag", "--solver", "dps"], "--solver")],
 )  # fmt: skip
 def test_bad_input_is_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:

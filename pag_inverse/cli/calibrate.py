@@ -13,7 +13,8 @@ def parser() -> Parser:
     """The flags of calibrate."""
     p = Parser("calibrate", __doc__)
     p.add_argument("--solvers", nargs="+", default=(), help="by name; by default all")
-    p.add_argument("--set", dest="options", default={}, action=SetOption, nargs="+", metavar="KEY=VALUE")
+    options = "options of the solvers, as in solve; KEY=prior is the variance of each prior"
+    p.add_argument("--set", dest="options", default={}, action=SetOption, nargs="+", metavar="KEY=VALUE", help=options)
     p.add_argument("--samples", type=int, default=128, help="of each posterior")
     p.add_argument("--steps", type=int, default=250, help="1 to 1000")
     p.add_argument("--output", type=path, default=Path("results") / "calibration.json", help="the JSON")

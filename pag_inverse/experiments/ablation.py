@@ -50,7 +50,8 @@ class AblationRequest:
     """What is measured, and on what.
 
     `tasks` holds the task of each solver of `solvers`, in the same order, or one for all; `only` keeps the settings
-    whose name has one of these words in it. `perturbations` are tried in place of the row's.
+    whose name has one of these words in it, and what they are held against. `perturbations` are tried in place of the
+    row's.
     `reference_scale` multiplies the step sizes of 1000 steps, which the rule makes of the row's. `first` keeps only so
     many of the pictures.
     """
@@ -118,9 +119,8 @@ class Ablation:
     def measure(self, request: AblationRequest) -> None:
         """Measure what was not measured yet."""
         with self.store.open():
-            for variant in self.variants:
-                if not request.only or any(word in variant.name for word in request.only):
-                    measure(self.store, variant, self.keys[variant.name], self.trial, self.prior, request.batch_size)
+            for variant in chosen(self.variants, request.only):
+                measure(self.store, variant, self.keys[variant.name], self.trial, self.prior, request.batch_size)
 
     def table(self) -> str:
         """Its table, and a line for each restoration that failed."""
@@ -155,7 +155,7 @@ def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
     variants = make_variants(
         solver, config.hyperparameters, prior, request.size, request.reference_scale, request.perturbations
     )
-    if request.only and not any(word in variant.name for word in request.only for variant in variants):
+    if not chosen(variants, request.only):
         there = ", ".join(variant.name for variant in variants)
         raise ValueError(f"--only {' '.join(request.only)}: no setting of {solver} has it; there are {there}")
     for variant in variants:
@@ -163,6 +163,13 @@ def prepare(request: AblationRequest, solver: str, task: str) -> Ablation:
     contents = {name: file_sha256(file) for name, file in files.items()}
     keys = {variant.name: _keys(variant.method, prior, contents) for variant in variants}
     return Ablation(f"{task}, {solver}, {request.size} px", store, variants, keys, trial, prior)
+
+
+def chosen(variants: Sequence[Variant], words: Sequence[str]) -> list[Variant]:
+    """The variants with one of these words in their name, by default all, and those that they are held against."""
+    kept = [variant for variant in variants if not words or any(word in variant.name for word in words)]
+    names = {name for variant in kept for name in (variant.name, variant.against)}
+    return [variant for variant in variants if variant.name in names]
 
 
 def _keys(method: Method, prior: Prior, contents: Mapping[str, str | None]) -> dict[str, str]:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from pag_inverse.runtime.failures import is_machine_error
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes
 
 
 def check_writable(folder: Path) -> None:
-    """ValueError where the folder, or the nearest one above it that exists, is no folder or cannot be written."""
+    """ValueError where the folder, or the nearest one above it that exists, is no folder or takes no files."""
     there = folder.absolute()
     check_names([str(there)])
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
         raise ValueError(f"{there} is {'a file' if there.is_file() else 'no folder'}; give another --output")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK) or not _takes_files(there):
         raise ValueError(f"{there} cannot be written; give another --output")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file without a name can be made there: root may write to /proc, but /proc takes no files."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if is_machine_error(error):
+            raise
+        return False
+    return True
 
 
 def check_places(paths: Iterable[Path]) -> None:

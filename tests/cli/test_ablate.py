@@ -55,6 +55,15 @@ def test_options_are_paired_and_nothing_is_measured_twice(here: Path, capsys: py
     assert len(read_lines(record)[0]) == 6
 
 
+def test_only_keeps_what_a_setting_is_held_against(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [*ARGS, "--solvers", "diffpir", "--only", "draft"]
+    assert command.main(args) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    found = {row[0]: row for row in rows}
+    assert {"1000 steps", "--speed draft"} < set(found) and "the row as it is" not in found
+    assert "±" in found["--speed draft"][-1]
+
+
 def test_what_is_measured_of_each_solver(here: Path) -> None:
     from pag_inverse.priors import load_prior
     from pag_inverse.settings import load_task

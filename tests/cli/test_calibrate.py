@@ -16,6 +16,8 @@ from pag_inverse.experiments import calibration
 from pag_inverse.experiments.calibration import CASES
 from pag_inverse.experiments.calibration_cases import draw_samples
 
+LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is of Linux")
+
 
 def test_runs_gather_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "calibration.json"
@@ -60,6 +62,7 @@ def test_stopped_by_ctrl_c_the_finished_solvers_are_kept(
         ("--samples 1", "samples is 1; a deviation needs at least 2"),
         ("--steps 1001", "from 1 to 1000"),
         ("--output here", "here is no file"),
+        pytest.param("--output /proc/new/calibration.json", "/proc cannot be written", marks=LINUX),
         ("--output other.json", "other.json holds no runs of calibrate"),
     ],
 )

@@ -47,9 +47,8 @@ def load_pipeline(
         parts["requires_safety_checker"] = False
     if preset.controlnet is not None:
         parts["controlnet"] = _loaded(diffusers.ControlNetModel, controlnet, preset.controlnet, download)
-    pipeline = _loaded(getattr(diffusers, preset.pipeline), weights, preset.weights, download, **parts).to(
-        device, dtype
-    )
+    kind = getattr(diffusers, preset.pipeline)
+    pipeline = _placed(_loaded(kind, weights, preset.weights, download, **parts), device, dtype)
     scale, chosen = preset.s if s is None else s, preset.layers if layers is None else layers
     if hasattr(pipeline, "set_pag_applied_layers"):
         check_number("s", scale)
@@ -79,6 +78,15 @@ def fingerprint(pipeline: Any) -> str:
             digest.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _placed(pipeline: Any, device: str, dtype: torch.dtype) -> Any:
+    """A pipeline whose networks are on `device` in the format `dtype`."""
+    for name in NETWORKS:
+        network = getattr(pipeline, name, None)
+        if network is not None:
+            torch.nn.Module.to(network, device, dtype)  # that of diffusers warns of formats, and of half on a processor
+    return pipeline
 
 
 @contextmanager

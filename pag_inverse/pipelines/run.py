@@ -73,7 +73,12 @@ def pipeline_run(
     store = RunStore(output, kind="pipeline", settings=described, told=("device",))
     store.check(False, made_of, [f"{name}_{request.samples - 1}.png" for name in made_of])
     with store.open():
-        left = set(store.survey(made_of, made_of).pending)
+        survey = store.survey(made_of, made_of)
+        for sentence in survey.damaged:
+            print(sentence, file=sys.stderr)
+        left = set(survey.pending)
+        if len(left) < len(pictures):
+            print(f"{len(pictures) - len(left)} of {len(pictures)} already there", file=sys.stderr)
         for path, picture in pictures.items():
             if path.stem in left:
                 _make(store, pipeline, request, chosen, path.stem, picture, hidden, made_of[path.stem])

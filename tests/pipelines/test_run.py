@@ -67,19 +67,24 @@ def test_controlnet_writes_pictures_of_the_controls_size(run: Any, tmp_path: Pat
     assert json.loads((depth / "manifest.json").read_text())["settings"]["s"] == 1.0
 
 
-def test_a_result_depends_on_the_picture_alone(run: Any, tmp_path: Path) -> None:
+def test_a_result_depends_on_the_picture_alone(run: Any, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "in").mkdir()
     draw(tmp_path / "in" / "a.png", 20, 24), draw(tmp_path / "in" / "b.png", 24, 20, seed=1)
     status, together = run("upscale", tmp_path / "in")
     assert status == 0
+    assert capsys.readouterr().err.splitlines() == ["a: sample 1 of 1", "b: sample 1 of 1"]  # no word of the libraries
     _, alone = run("upscale", tmp_path / "in" / "b.png", output="alone")
     assert (together / "b_0.png").read_bytes() == (alone / "b_0.png").read_bytes()
     assert picture(together / "a_0.png").shape == (48, 40, 3)  # twice: the tiny decoder has one level, the real one two
     first = (together / "a_0.png").stat().st_mtime_ns
     assert run("upscale", tmp_path / "in")[0] == 0  # finished: nothing is made again
+    assert "2 of 2 already there" in capsys.readouterr().err
     assert (together / "a_0.png").stat().st_mtime_ns == first
     _, plain = run("upscale", tmp_path / "in" / "b.png", "--pag", 0, output="plain")
     assert (picture(plain / "b_0.png") != picture(alone / "b_0.png")).any()
+    _, half = run("upscale", tmp_path / "in" / "b.png", "--precision", "bfloat16", output="half")
+    difference = np.abs(picture(half / "b_0.png").astype(float) - picture(alone / "b_0.png"))
+    assert 0 < difference.mean() < 4  # grey levels
 
 
 def test_only_what_the_mask_hides_is_asked_of_inpainting(

@@ -205,7 +205,7 @@ class _Sampling:
                 path = run.store.folder.relative_to(run.store.root) / "samples" / f"{item.name}.png"
                 files = {"sample": (path.as_posix(), png_bytes(to_uint8(found.x[b].clamp(-1, 1))))}
                 run.store.finish(item.name, entry, files)
-            progress.image(run.name, item.name)
+        progress.image(run.name, *(item.name for item in batch))
 
     def report(self) -> bool:
         """Score, write grids and the table; whether pictures failed."""

@@ -43,14 +43,15 @@ class Progress:
             self._bar.set_postfix_str(f"{self._counts()}, step {done}/{steps}{told}", refresh=False)
             self._bar.update(0)
 
-    def image(self, run: str, image_id: str) -> None:
-        """An image of this process is finished."""
-        self.own += 1
+    def image(self, run: str, *image_ids: str) -> None:
+        """An image of this process is finished, or several that were made together."""
+        self.own += len(image_ids)
         self.done = min(self.total, self.done + self._lines_since())
         if self.json_lines:
-            self._print(json.dumps(self._line(run, image_id)))
+            for image_id in image_ids:
+                self._print(json.dumps(self._line(run, image_id)))
         elif not self._bar.disable:
-            self._bar.update()
+            self._bar.update(len(image_ids))
         elif self.own == self.mine or time.monotonic() - self._told >= LOG_INTERVAL:
             self._told = time.monotonic()
             self._print(f"process {self.processes.rank}: {self._counts()}")

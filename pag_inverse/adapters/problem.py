@@ -109,10 +109,10 @@ Group = tuple[list[int], InverseProblem]  # positions in the batch, and what was
 
 def problems(y: Any, physics: Any, img_size: Shape | None, sigma: float | None) -> list[Group]:
     """The problems of a batch, one for each level of noise."""
+    _check_kinds(y, physics)
     shape = image_shape(y, physics, img_size)
-    measured = packed(y).float()
-    copies = 1 if shape[0] == 3 else 3
-    measured = measured.repeat(1, copies, 1, 1)
+    copies = 1 if shape[0] == 3 else 3  # of a grey measurement, one for each channel
+    measured = packed(y).float().repeat(1, copies, 1, 1)
     operator = physics_operator(physics, shape, len(measured))
     if tuple(measured.shape[1:]) != operator.out_shape:
         raise ValueError(
@@ -123,17 +123,21 @@ def problems(y: Any, physics: Any, img_size: Shape | None, sigma: float | None) 
     ones = torch.ones(len(measured), 3, *shape[1:], device=measured.device)
     offset = operator.forward(ones) if operator.linear else torch.zeros_like(measured)
     levels, make = _noise(physics, sigma, len(measured))
-    unit = levels if make is _counts and not _noise_model(physics).normalize else torch.ones(len(measured))
-    values = 2 * measured * unit.to(measured).reshape(-1, 1, 1, 1) - offset
-    values = values * operator.observation_mask(values)
-    same_offset = make is not _counts or bool((offset == offset[:1]).all())
-    keys = [(level, 0 if same_offset else b) for b, level in enumerate(levels.tolist())]
-    groups = [[b for b, own in enumerate(keys) if own == key] for key in dict.fromkeys(keys)]
-    noises = [make(float(levels[indices[0]]), copies, offset[indices[:1]]) for indices in groups]
-    return [
-        (indices, InverseProblem(values[indices], operator.select(indices), noise))
-        for indices, noise in zip(groups, noises, strict=True)
-    ]
+    if make is _counts and not _noise_model(physics).normalize:
+        measured = measured * levels.to(measured).reshape(-1, 1, 1, 1)  # photons, in units of light
+    values = (2 * measured - offset) * operator.observation_mask(measured)
+    found = []
+    for indices in _alike(levels, offset if make is _counts else offset[:1]):
+        noise = make(float(levels[indices[0]]), copies, offset[indices[:1]])
+        found.append((indices, InverseProblem(values[indices], operator.select(indices), noise)))
+    return found
+
+
+def _alike(levels: Tensor, offset: Tensor) -> list[list[int]]:
+    """The positions of images of one level of noise; each alone where their offsets differ."""
+    same = bool((offset == offset[:1]).all())
+    keys = [(level, 0 if same else b) for b, level in enumerate(levels.tolist())]
+    return [[b for b, own in enumerate(keys) if own == key] for key in dict.fromkeys(keys)]
 
 
 def _noise(physics: Any, sigma: float | None, batch: int) -> tuple[Tensor, Callable[[float, int, Tensor], Noise]]:
@@ -183,6 +187,16 @@ def _counts(level: float, copies: int, offset: Tensor) -> Noise:
     if not level > 0:
         raise ValueError(f"the gain of Poisson noise is {level:g}; it must be above 0")
     return CountsNoise(1 / (level * copies), offset)
+
+
+def _check_kinds(y: Any, physics: Any) -> None:
+    from deepinv.physics import Physics
+    from deepinv.utils import TensorList
+
+    if not isinstance(physics, Physics):
+        raise ValueError(f"physics is a {type(physics).__name__}; it must be a deepinv.physics.Physics")
+    if not isinstance(y, (Tensor, TensorList)):
+        raise ValueError(f"y is a {type(y).__name__}; it must be a tensor, or deepinv's TensorList")
 
 
 def _check_sensor(physics: Any, y: Tensor) -> None:

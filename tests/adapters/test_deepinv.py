@@ -261,6 +261,15 @@ def test_what_does_not_fit_is_one_line(make: Any, options: dict[str, Any], fault
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_of_another_kind_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^physics is a str; it must be a deepinv.physics.Physics$"):
+        physics_problem(uniform(1, 3, 32, 32), "blur")
+    with pytest.raises(ValueError, match=r"^y is a list; it must be a tensor"):
+        physics_problem([0.5], physics.Denoising())
+    with pytest.raises(ValueError, match="y holds NaN"):
+        physics_problem(torch.full((1, 3, 32, 32), torch.nan), physics.Denoising())
+
+
 def test_the_readme_runs() -> None:
     readme = Path(adapters.__file__).with_name("README.md")
     if not readme.is_file():

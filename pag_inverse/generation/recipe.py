@@ -16,8 +16,16 @@ from torch import Tensor
 from operators.validation import check_shape
 from pag_inverse.generation.plans import SampleRequest, SampleRow
 from pag_inverse.generation.samplers import DDIM, DDPM, Sampler
-from pag_inverse.generation.two_models import TwoModelGuidance
-from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
+from pag_inverse.generation.two_models import TwoModelGuidance, conditioned
+from pag_inverse.guidance import (
+    Guidance,
+    GuidedModel,
+    NoGuidance,
+    PerturbedAttentionGuidance,
+    make_combination,
+    make_perturbation,
+    spelling,
+)
 from pag_inverse.priors import PixelPrior, Prior, load_prior
 from pag_inverse.priors.load import prompt_encoder
 from pag_inverse.runtime.batching import check_memory
@@ -40,6 +48,7 @@ class SampleRecipe:
     row: SampleRow
     prior: Prior
     unconditional: Prior | None
+    guidance: Guidance
     sampler: Sampler
     size: int
     embed: Callable[[str], Tensor] | None
@@ -58,13 +67,14 @@ class SampleRecipe:
 
     def model(self, items: Sequence[Item]) -> GuidedModel:
         """The prior under the guidance of a batch."""
-        return GuidedModel(self.prior, make_guidance(self.row, self.condition(items), self.unconditional))
+        return GuidedModel(self.prior, conditioned(self.guidance, self.condition(items)))
 
 
-def make_guidance(row: SampleRow, condition: Tensor | None, unconditional: Prior | None = None) -> Guidance:
-    """A row's guidance under a condition: PAG, classifier-free guidance, both, or none."""
+def make_guidance(row: SampleRow, prior: Prior, unconditional: Prior | None = None) -> Guidance:
+    """A row's guidance, PAG, classifier-free guidance, both, or none; each batch puts it under its own condition."""
     cfg = row.cfg if unconditional is None else 1.0
-    guidance: Guidance = NoGuidance(condition)
+    condition = getattr(prior, "empty", None) if row.prompts else None
+    guidance: Guidance = NoGuidance()
     if row.s > 0 or cfg != 1:
         guidance = PerturbedAttentionGuidance(
             row.s,
@@ -124,7 +134,7 @@ def make_sample_recipe(row: SampleRow, prior: Prior, unconditional: Prior | None
         )
     sampler: Sampler = DDPM() if row.sampler == "ddpm" else DDIM(row.eta)
     embed = lru_cache(maxsize=64)(prompt_encoder(prior)) if row.prompts else None
-    return SampleRecipe(row, prior, unconditional, sampler, size, embed)
+    return SampleRecipe(row, prior, unconditional, make_guidance(row, prior, unconditional), sampler, size, embed)
 
 
 def classes_of(prior: Prior) -> int:
@@ -186,8 +196,8 @@ def describe(recipe: SampleRecipe, request: SampleRequest, prompts: Sequence[str
         "eta": row.eta,
         "s": row.s,
         "layers": list(prior.resolve_layers(row.layers)) if row.s > 0 else [],
-        "perturbation": row.perturbation,
-        "combination": row.combination,
+        "perturbation": spelling(make_perturbation(row.perturbation)),
+        "combination": spelling(make_combination(row.combination)),
         "pag_interval": list(row.pag_interval),
         "cfg": row.cfg,
         "unconditional_prior": row.unconditional_prior,

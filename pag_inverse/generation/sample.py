@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from pag_inverse.generation.chain import Callback, run_sampler
 from pag_inverse.generation.plans import DEFAULT_PRIOR, SampleRow, default_row
 from pag_inverse.generation.recipe import Item, SampleRecipe, make_items, make_sample_recipe
 from pag_inverse.generation.samplers import SAMPLERS, Sampler
-from pag_inverse.guidance import Guidance, GuidedModel
+from pag_inverse.guidance import Guidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.runtime.streams import stream_seed
 from pag_inverse.settings import check_choice, check_whole
@@ -71,7 +70,7 @@ def sample(
     prior: what `load_prior` takes. prompts: one for all pictures, or several, of each of which `count` are made.
     classes: of a class-conditional prior, in turn; by default each picture draws its own. s, layers, cfg: of PAG and
     of classifier-free guidance (Eqs. 10 and 14); by default those of the prior's row in `configs/generation`, where it
-    has one. guidance: an object in their place; it gets the prompts or classes of each batch as its `condition`.
+    has one. guidance: an object in their place; its method `conditioned` gets the prompts or classes of each batch.
     sampler: "ddpm", "ddim", or an object such as DDIM(eta=0.5). steps: 1 to 1000. size: side in pixels, by default the
     row's or the prior's. `batch_size` pictures are made at once, which changes no sample but by rounding.
     `callback(done, steps, step)` is called after each step of a batch; `step` has `z`, `x0` and `eps`. Returning True
@@ -90,8 +89,12 @@ def sample(
     row = _row(loaded, bool(prompts), {"s": s, "layers": layers, "cfg": cfg, "steps": steps, "size": size}, sampler)
     recipe = make_sample_recipe(row if guidance is None else replace(row, s=0.0, cfg=1.0), loaded)
     items = make_items(loaded, count, seed, prompts, classes)
-    chosen = sampler if isinstance(sampler, Sampler) else recipe.sampler
-    return _sample(replace(recipe, sampler=chosen), items, guidance, seed, batch_size, callback)
+    recipe = replace(
+        recipe,
+        guidance=guidance or recipe.guidance,
+        sampler=sampler if isinstance(sampler, Sampler) else recipe.sampler,
+    )
+    return _sample(recipe, items, seed, batch_size, callback)
 
 
 def _load(prior: Any) -> Prior:
@@ -124,7 +127,6 @@ def _layers(prior: Prior) -> list[tuple[str, str]]:
 def _sample(
     recipe: SampleRecipe,
     items: Sequence[Item],
-    guidance: Guidance | None,
     seed: int,
     batch_size: int,
     callback: Callback | None,
@@ -132,7 +134,7 @@ def _sample(
     found, failed, stopped = [], {}, False
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        model = recipe.model(batch) if guidance is None else _under(recipe, guidance, batch)
+        model = recipe.model(batch)
         seeds = [stream_seed(seed, item.name, "sampling") for item in batch]
         made = run_sampler(model, recipe.sampler, recipe.image_shape, recipe.row.steps, seeds, callback=callback)
         x = made.x.float().clamp(-1, 1).cpu()
@@ -144,14 +146,3 @@ def _sample(
     x = torch.cat(found)
     kept = items[: len(x)]
     return SampleOutput(x, tuple(i.label for i in kept), tuple(i.prompt for i in kept), failed, stopped)
-
-
-def _under(recipe: SampleRecipe, guidance: Guidance, batch: Sequence[Item]) -> GuidedModel:
-    """The prior under a guidance of the caller's, which is left as it is."""
-    condition = recipe.condition(batch)
-    if condition is not None:
-        if not hasattr(guidance, "condition"):
-            raise ValueError(f"a {type(guidance).__name__} has no condition; prompts and classes need one")
-        guidance = copy.copy(guidance)
-        guidance.condition = condition
-    return GuidedModel(recipe.prior, guidance)

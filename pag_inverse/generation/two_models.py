@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,9 +28,23 @@ class TwoModelGuidance:
         seeded = getattr(self.guidance, "seeded", None)
         return self if seeded is None else TwoModelGuidance(seeded(seeds), self.unconditional, self.cfg)
 
+    def conditioned(self, condition: Tensor) -> TwoModelGuidance:
+        """This guidance with the conditional prior under another condition."""
+        return TwoModelGuidance(conditioned(self.guidance, condition), self.unconditional, self.cfg)
+
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
         found = self.guidance(prior, z, t)
         with torch.no_grad():
             null = self.unconditional.predict(z.detach(), t).eps
         guided = found.guided + (self.cfg - 1) * (found.unguided.detach() - null)
         return GuidedEps(guided, found.unguided, found.variance_fraction)
+
+
+def conditioned(guidance: Guidance, condition: Tensor | None) -> Guidance:
+    """A guidance under the condition of a batch; ValueError where it takes none."""
+    if condition is None:
+        return guidance
+    under: Callable[[Tensor], Guidance] | None = getattr(guidance, "conditioned", None)
+    if under is None:
+        raise ValueError(f"a {type(guidance).__name__} has no method conditioned; prompts and classes need one")
+    return under(condition)

@@ -56,6 +56,12 @@ class NoGuidance:
         prediction = prior.predict(z, t, self.condition)
         return GuidedEps(prediction.eps.detach(), prediction.eps, prediction.variance_fraction)
 
+    def conditioned(self, condition: Tensor) -> NoGuidance:
+        """This guidance under another condition."""
+        view = copy.copy(self)
+        view.condition = condition
+        return view
+
 
 class PerturbedAttentionGuidance:
     """eps + s (eps - eps_hat), Eq. 10, with classifier-free guidance beside it where a condition is given, Eq. 14.
@@ -153,6 +159,12 @@ class PerturbedAttentionGuidance:
             return self
         view = copy.copy(self)
         view.seeds, view._pairs, view._lock = tuple(seeds), self._pairs, self._lock
+        return view
+
+    def conditioned(self, condition: Tensor) -> PerturbedAttentionGuidance:
+        """This guidance, on the same perturbed networks, under another condition."""
+        view = copy.copy(self)
+        view.condition, view._pairs, view._lock = condition, self._pairs, self._lock
         return view
 
     def __getstate__(self) -> dict[str, object]:

@@ -55,6 +55,7 @@ class _Skipped(nn.Module):
         return hidden_states
 
 
+@torch.compiler.disable  # it makes generators, which the compiler does not know
 def _shuffle(layer: str, context: PassContext, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of a block with the tokens of each image permuted; they are (B, N, C) or (B, C, H, W)."""
     hidden_states, *others = given

@@ -45,6 +45,7 @@ class ChangedMapAttention:
     def __init__(self, perturbation: MapPerturbation, layer: str, context: PassContext) -> None:
         self.perturbation, self.layer, self.context = perturbation, layer, context
 
+    @torch.compiler.disable  # it makes generators, which the compiler does not know
     def __call__(
         self,
         attn: Attention,

@@ -389,5 +389,5 @@ def test_the_page_in_a_browser(here: Path) -> None:
     profile = f"--user-data-dir={here / 'profile'}"
     done = subprocess.run([*line, profile, f"file://{here}/probe.html"], capture_output=True, text=True, timeout=120)
     found = json.loads(done.stdout.rpartition("PROBE ")[2].partition("</body>")[0])
-    assert found["loaded"] and found["images"] == 3 * 4 + 2 and found["narrow"]
+    assert found["loaded"] and found["images"] == 3 * 4 + 1 and found["narrow"]
     assert found["up"] == sorted(found["up"]) and found["down"] == found["up"][::-1] and len(found["up"]) == 2

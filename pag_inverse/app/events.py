@@ -137,7 +137,8 @@ class _Wiring:
             _, picture = self._picture(request, upload, photograph, own == OWN, False)
         except ValueError as error:
             gr.Warning(str(error), title="")
-            return gr.update(value=None, visible=True), gr.update(value=None, visible=False)
+            # The editor stays where it is: gradio loses it when it is hidden and shown again at once.
+            return gr.update(value=None, visible=not painting), gr.update(value=None, visible=painting)
         value = {"background": picture, "layers": [], "composite": None} if painting else None
         return (
             gr.update(value=preview(picture), visible=not painting),

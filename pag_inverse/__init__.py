@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pag_inverse.generation import SampleOutput, sample
-    from pag_inverse.guidance import GuidedModel, NoGuidance, PerturbedAttentionGuidance
+    from pag_inverse.guidance import Explainer, GuidedModel, NoGuidance, PerturbedAttentionGuidance
     from pag_inverse.priors import LatentPrior, PixelPrior, Prior, load_prior
     from pag_inverse.problem import InverseProblem, simulate
     from pag_inverse.restoration import ChainResult, RestorationOutput, restore, solve
@@ -59,6 +59,7 @@ _HOMES = {
     "SOLVERS": "solvers",
     "TASKS": "settings",
     "ChainResult": "restoration",
+    "Explainer": "guidance",
     "GuidedModel": "guidance",
     "Hyperparameters": "settings",
     "InverseProblem": "problem",
@@ -93,6 +94,7 @@ __all__ = [
     "TASKS",
     "ChainResult",
     "DiffPIR",
+    "Explainer",
     "GuidedModel",
     "Hyperparameters",
     "InverseProblem",

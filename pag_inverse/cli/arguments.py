@@ -10,7 +10,16 @@ from typing import Any, NoReturn
 
 from pag_inverse.runtime.failures import is_machine_error, is_out_of_memory
 from pag_inverse.runtime.terminal import forgiving_streams
-from pag_inverse.settings import FURTHER_OPTIONS, PRECISIONS, PREDICTIONS, PRIORS, SPEEDS, TASKS, SolveRequest
+from pag_inverse.settings import (
+    EXPLAIN_FORMATS,
+    FURTHER_OPTIONS,
+    PRECISIONS,
+    PREDICTIONS,
+    PRIORS,
+    SPEEDS,
+    TASKS,
+    SolveRequest,
+)
 from pag_inverse.settings.reader import parse_value
 
 ANEW = ("app", "benchmark", "calibrate")  # commands that do not go on where they were stopped
@@ -74,6 +83,13 @@ def check_used(args: argparse.Namespace, parser: Parser, mode: str, used: Sequen
 def batch_size(text: str) -> int | None:
     """A number of images; None for `auto`."""
     return None if text == "auto" else int(text)
+
+
+class Explain(argparse.Action):
+    """`--explain [FORMAT ...]`: the formats, png where none is named."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, tuple(values) or EXPLAIN_FORMATS[:1])
 
 
 class SetOption(argparse.Action):
@@ -151,6 +167,13 @@ def add_run(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")
     p.add_argument("--output", type=path, metavar="DIR")
     p.add_argument("--overwrite", action="store_true", help="replace a folder that holds another run")
+
+
+def add_explain(p: argparse._ArgumentGroup) -> None:
+    """The pictures that explain guidance."""
+    formats = "|".join(EXPLAIN_FORMATS)
+    told = "show what guidance does: a strip (png, the default, or pdf) or an animation (gif, webp) of each picture"
+    p.add_argument("--explain", action=Explain, nargs="*", default=(), metavar=formats, help=told)
 
 
 def task_help() -> str:

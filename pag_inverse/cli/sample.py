@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pag_inverse.cli.arguments import Parser, add_metrics, add_prior, batch_size, path, run
+from pag_inverse.cli.arguments import Parser, add_explain, add_metrics, add_prior, batch_size, path, run
 from pag_inverse.settings import PRECISIONS, field_names, validated
 from pag_inverse.settings.reader import shipped_names
 
@@ -63,6 +63,7 @@ def parser() -> Parser:
     runs.add_argument("--output", type=path, metavar="DIR")
     runs.add_argument("--overwrite", action="store_true", help="replace a folder that holds another run")
     runs.add_argument("--npz", action="store_true", help="also write samples.npz as ADM's programs do")
+    add_explain(runs)
     runs.add_argument("--log-json", action="store_true", help="progress as lines of JSON on stderr")
     metrics = p.add_argument_group("metrics")
     metrics.add_argument("--reference", type=path, metavar="DIR|FILE.npz", help="real pictures, or ADM's statistics")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pag_inverse.cli.arguments import (
     Parser,
+    add_explain,
     add_guidance,
     add_machine,
     add_prior,
@@ -56,6 +57,7 @@ def parser() -> Parser:
     add_machine(p.add_argument_group("speed and memory"))
     runs = p.add_argument_group("the run")
     add_run(runs)
+    add_explain(runs)
     runs.add_argument("--dry-run", action="store_true", help="print what would be used and stop")
     runs.add_argument("--list-layers", action="store_true", help="print the prior's self-attention layers and stop")
     return p

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pag_inverse.generation.samplers import Sampler, SampleStep
-from pag_inverse.guidance import GuidedModel
+from pag_inverse.guidance import Explainer, GuidedModel
 from pag_inverse.priors.base import Draw
 from pag_inverse.restoration.loop import first_failure, is_true
 from pag_inverse.runtime.streams import batch_draw
@@ -37,24 +37,29 @@ def run_sampler(
     *,
     callback: Callback | None = None,
     draw: Draw | None = None,
+    explain: Explainer | None = None,
 ) -> SampledBatch:
     """Sample a picture for each seed, whose stream gives the start and then the noise of each step.
 
     `callback(done, steps, step)` is called after each step and ends the chain by returning True; then the x0 of that
-    step is decoded. `draw` replays recorded random numbers in place of the seeds. ValueError: the prior cannot make
-    pictures (3, H, W) of `image_shape`, or the number of steps does not fit.
+    step is decoded. `draw` replays recorded random numbers in place of the seeds. `explain` records what guidance did.
+    ValueError: the prior cannot make pictures (3, H, W) of `image_shape`, or the number of steps does not fit.
     """
     check_whole("steps", steps, 1, T)
     shape = (len(seeds), *model.prior.state_shape(image_shape))
     with torch.inference_mode(False), torch.no_grad():
         draw, model = draw or batch_draw(seeds, model.prior.device), model.seeded(seeds)
         schedule = sampler.schedule(model.prior, steps)
+        recording = None if explain is None else explain.start(model, len(seeds), steps, lambda x: x)
+        model = model if recording is None else recording.model
         z = draw(shape)
         health = torch.zeros(len(seeds), dtype=torch.long, device=z.device)
         stopped = False
         for done, i in enumerate(reversed(range(steps)), start=1):
             step = sampler.step(z, i, model, schedule, draw)
             z = step.z
+            if recording is not None:
+                recording.step(done, schedule, i)
             health = first_failure(health, z, done)
             stopped = callback is not None and is_true(callback(done, steps, step))
             if stopped or bool((health > 0).all()):

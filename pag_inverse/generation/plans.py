@@ -15,7 +15,7 @@ from pag_inverse.priors.checkpoints.picture_side import prior_kind
 from pag_inverse.settings import PRIORS, Kind, Names, NonNegative, settings, validated
 from pag_inverse.settings.files import check_file, read_text
 from pag_inverse.settings.reader import FileModel, open_settings, read_model, shipped_names
-from pag_inverse.settings.request import Device, Steps
+from pag_inverse.settings.request import Device, Formats, Steps
 from pag_inverse.storage.places import check_writable
 
 FOLDER, DEFAULTS = "generation", "defaults"  # of configs, and the file in it with the rows of the priors
@@ -101,6 +101,7 @@ class SampleRequest:
     download: bool = False
     reference: Path | None = None
     npz: bool = False
+    explain: Formats = ()
     output: Path | None = None
     overwrite: bool = False
     log_json: bool = False

@@ -210,6 +210,7 @@ def describe(recipe: SampleRecipe, request: SampleRequest, prompts: Sequence[str
         "device": request.device.partition(":")[0],
         "precision": request.precision,
         "prediction": prior.prediction,
+        **({"explain": list(request.explain)} if request.explain else {}),
         "prior_sha256": prior.fingerprint,
         "unconditional_sha256": recipe.unconditional.fingerprint if recipe.unconditional else None,
     }

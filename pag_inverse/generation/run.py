@@ -27,7 +27,9 @@ from pag_inverse.generation.results import write_results
 from pag_inverse.generation.samplers import SampleStep
 from pag_inverse.generation.scoring import Reference, score_run
 from pag_inverse.generation.writing import SampleEntry, sampled, write_grid, write_npz
+from pag_inverse.guidance import Explainer
 from pag_inverse.metrics.networks import MetricNetworks, MetricsRequest
+from pag_inverse.reports.explanation import Explanation, recorded_steps
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.batching import largest_batch, split_where_full
 from pag_inverse.runtime.processes import Processes
@@ -193,8 +195,15 @@ class _Sampling:
         def tick(done: int, steps: int, _: SampleStep) -> None:
             progress.step(done, steps, None)
 
+        explain = Explainer(recorded_steps(self.request.explain)) if self.request.explain else None
         found = run_sampler(
-            recipe.model(batch), recipe.sampler, recipe.image_shape, recipe.row.steps, seeds, callback=tick
+            recipe.model(batch),
+            recipe.sampler,
+            recipe.image_shape,
+            recipe.row.steps,
+            seeds,
+            callback=tick,
+            explain=explain,
         )
         seconds = round((time.monotonic() - started) / len(batch), 4)
         for b, item in enumerate(batch):
@@ -202,9 +211,11 @@ class _Sampling:
             if b in found.failed:
                 run.store.finish(item.name, {**entry, "error": f"left the finite numbers at step {found.failed[b]}"})
             else:
-                path = run.store.folder.relative_to(run.store.root) / "samples" / f"{item.name}.png"
-                files = {"sample": (path.as_posix(), png_bytes(to_uint8(found.x[b].clamp(-1, 1))))}
-                run.store.finish(item.name, entry, files)
+                files = {"sample": (f"samples/{item.name}.png", png_bytes(to_uint8(found.x[b].clamp(-1, 1))))}
+                files |= {} if explain is None else _explained(item, explain.explanations[b], self.request.explain)
+                below = run.store.folder.relative_to(run.store.root)
+                placed = {kind: ((below / path).as_posix(), content) for kind, (path, content) in files.items()}
+                run.store.finish(item.name, entry, placed)
         progress.image(run.name, *(item.name for item in batch))
 
     def report(self) -> bool:
@@ -237,6 +248,11 @@ class _Sampling:
             run.name: {name: error for name, error in run.store.failures().items() if name in set(run.names)}
             for run in self.runs
         }
+
+
+def _explained(item: Item, explanation: Explanation, formats: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+    """The files that explain a picture."""
+    return {f"explain_{kind}": (f"explained/{item.name}.{kind}", explanation.to_bytes(kind)) for kind in formats}
 
 
 def _first_step(recipe: SampleRecipe, items: Sequence[Item]) -> None:

@@ -16,7 +16,7 @@ from pag_inverse.generation.chain import Callback, run_sampler
 from pag_inverse.generation.plans import DEFAULT_PRIOR, SampleRow, default_row
 from pag_inverse.generation.recipe import Item, SampleRecipe, make_items, make_sample_recipe
 from pag_inverse.generation.samplers import SAMPLERS, Sampler
-from pag_inverse.guidance import Guidance
+from pag_inverse.guidance import Explainer, Guidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
 from pag_inverse.runtime.streams import stream_seed
 from pag_inverse.settings import check_choice, check_whole
@@ -64,6 +64,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 8,
     callback: Callback | None = None,
+    explain: Explainer | None = None,
 ) -> SampleOutput:
     """Sample `count` pictures of a prior under guidance, Algorithm 1 of the paper.
 
@@ -74,7 +75,8 @@ def sample(
     sampler: "ddpm", "ddim", or an object such as DDIM(eta=0.5). steps: 1 to 1000. size: side in pixels, by default the
     row's or the prior's. `batch_size` pictures are made at once, which changes no sample but by rounding.
     `callback(done, steps, step)` is called after each step of a batch; `step` has `z`, `x0` and `eps`. Returning True
-    stops the run. ValueError: what does not fit.
+    stops the run. explain: an `Explainer`, which records what guidance does to each picture. ValueError: what does not
+    fit.
 
     >>> from pag_inverse import PerturbedAttentionGuidance, sample
     >>> guidance = PerturbedAttentionGuidance(3.0, ["up_blocks.1.attentions.1"])
@@ -94,7 +96,7 @@ def sample(
         guidance=guidance or recipe.guidance,
         sampler=sampler if isinstance(sampler, Sampler) else recipe.sampler,
     )
-    return _sample(recipe, items, seed, batch_size, callback)
+    return _sample(recipe, items, seed, batch_size, callback, explain)
 
 
 def _load(prior: Any) -> Prior:
@@ -130,13 +132,16 @@ def _sample(
     seed: int,
     batch_size: int,
     callback: Callback | None,
+    explain: Explainer | None,
 ) -> SampleOutput:
     found, failed, stopped = [], {}, False
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         model = recipe.model(batch)
         seeds = [stream_seed(seed, item.name, "sampling") for item in batch]
-        made = run_sampler(model, recipe.sampler, recipe.image_shape, recipe.row.steps, seeds, callback=callback)
+        made = run_sampler(
+            model, recipe.sampler, recipe.image_shape, recipe.row.steps, seeds, callback=callback, explain=explain
+        )
         x = made.x.float().clamp(-1, 1).cpu()
         for b, step in made.failed.items():
             failed[start + b], x[b] = step, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class TwoModelGuidance:
         with torch.no_grad():
             null = self.unconditional.predict(z.detach(), t).eps
         guided = found.guided + (self.cfg - 1) * (found.unguided.detach() - null)
-        return GuidedEps(guided, found.unguided, found.variance_fraction)
+        return replace(found, guided=guided)
 
 
 def conditioned(guidance: Guidance, condition: Tensor | None) -> Guidance:

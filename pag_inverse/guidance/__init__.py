@@ -1,6 +1,7 @@
 """Guidance: from a prior's predictions to the eps that moves the sample and the one that meets the measurement."""
 
 from pag_inverse.guidance.distillation import ScoreDistillation
+from pag_inverse.guidance.explainer import Explainer
 from pag_inverse.guidance.guidance import (
     Guidance,
     GuidedEps,
@@ -20,6 +21,7 @@ from pag_inverse.guidance.perturbations import (
 __all__ = [
     "COMBINATIONS",
     "PERTURBATIONS",
+    "Explainer",
     "Guidance",
     "GuidedEps",
     "GuidedModel",

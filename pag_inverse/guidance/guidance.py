@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -23,11 +23,17 @@ from pag_inverse.settings import Hyperparameters, check_number
 
 @dataclass(frozen=True)
 class GuidedEps:
-    """`guided` moves the sample and has no graph; `unguided` keeps its graph; f of a learned variance or None."""
+    """`guided` moves the sample and has no graph; `unguided` keeps its graph; f of a learned variance or None.
+
+    perturbed: eps_hat; signal: what PAG adds to eps, s (eps - eps_hat) after the combination. Both have no graph, and
+    are None where no perturbed pass was made.
+    """
 
     guided: Tensor
     unguided: Tensor
     variance_fraction: Tensor | None
+    perturbed: Tensor | None = None
+    signal: Tensor | None = None
 
 
 class Guidance(Protocol):
@@ -130,11 +136,12 @@ class PerturbedAttentionGuidance:
         )
 
     def __call__(self, prior: Prior, z: Tensor, t: int) -> GuidedEps:
-        s = self.scale(t)
+        s, eps_hat, signal = self.scale(t), None, None
         if s > 0:
             prediction, eps_hat = self._pairs_of(prior)(prior, z, t, self.condition, self.seeds)
             eps = prediction.eps.detach()
-            guided = eps + s * self.combination(eps - eps_hat, eps)  # Eq. 10
+            signal = s * self.combination(eps - eps_hat, eps)
+            guided = eps + signal  # Eq. 10
         else:
             prediction = prior.predict(z, t, self.condition)
             guided = eps = prediction.eps.detach()
@@ -142,7 +149,7 @@ class PerturbedAttentionGuidance:
             with torch.no_grad():
                 eps_null = prior.predict(z.detach(), t).eps
             guided = guided + (self.cfg - 1) * self.combination(eps - eps_null, eps)  # Eq. 14, whose w is cfg - 1
-        return GuidedEps(guided, prediction.eps, prediction.variance_fraction)
+        return GuidedEps(guided, prediction.eps, prediction.variance_fraction, eps_hat, signal)
 
     def scale(self, t: int) -> float:
         """s(t) = max(0, s - a (1000 - t)) within the interval, 0 outside."""
@@ -182,9 +189,14 @@ class PerturbedAttentionGuidance:
             return self._pairs[prior]
 
 
+Watch = Callable[[Tensor, int, GuidedEps], None]
+
+
 @dataclass(frozen=True)
 class GuidedModel:
     """A prior under a guidance: what a solver step sees of the networks.
+
+    `watch(z, t, eps)`, where it is given, is shown what each call gives.
 
     >>> import torch
     >>> from pag_inverse import GuidedModel, NoGuidance, load_prior
@@ -196,9 +208,16 @@ class GuidedModel:
 
     prior: Prior
     guidance: Guidance
+    watch: Watch | None = field(default=None, kw_only=True)
 
     def __call__(self, z: Tensor, t: int) -> GuidedEps:
         """The guided and the unguided eps of a state (B, *state) at timestep t."""
+        eps = self._predict(z, t)
+        if self.watch is not None:
+            self.watch(z, t, eps)
+        return eps
+
+    def _predict(self, z: Tensor, t: int) -> GuidedEps:
         return self.guidance(self.prior, z, t)
 
     def seeded(self, seeds: Sequence[int]) -> GuidedModel:

@@ -166,11 +166,11 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def _as_picture(image: Any) -> Picture:
     if isinstance(image, ScaledMap):
-        return _colour(image.values / image.top, image.colours)
+        return coloured(image.values / image.top, image.colours)
     return image if getattr(image, "dtype", None) == np.uint8 else to_uint8(image)
 
 
-def _colour(parts: NDArray[Any], colours: str) -> Picture:
+def coloured(parts: NDArray[Any], colours: str) -> Picture:
     """Numbers (H, W) in 0..1 as colours; what lies outside has the end's."""
     from matplotlib import colormaps
 
@@ -182,13 +182,13 @@ def _same_height(pictures: list[Picture]) -> list[Picture]:
     height = tallest * math.ceil(_LEAST_HEIGHT / tallest)
     widest = max(picture.shape[1] / picture.shape[0] for picture in pictures) * height
     height = max(1, math.floor(height * min(1.0, _LARGEST_SIDE / max(height, widest))))
-    return [_scale(picture, height) for picture in pictures]
+    widths = [max(1, round(picture.shape[1] * height / picture.shape[0])) for picture in pictures]
+    return [scale_to(picture, height, width) for picture, width in zip(pictures, widths, strict=True)]
 
 
-def _scale(picture: Picture, height: int) -> Picture:
-    """By nearest neighbour, to that height."""
+def scale_to(picture: Picture, height: int, width: int) -> Picture:
+    """The picture at that height and width, by nearest neighbour."""
     rows, columns = picture.shape[:2]
-    width = max(1, round(columns * height / rows))
     return picture[np.arange(height)[:, None] * rows // height, np.arange(width) * columns // width]
 
 
@@ -198,7 +198,7 @@ def _draw_bar(
     """A colour bar right of (left, top) and as high as its map, with the scale's ends and its middle."""
     left, top = corner[0] + _GAP // 2, corner[1]
     shades = np.repeat(np.linspace(1, 0, height)[:, None], _BAR, axis=1)
-    figure.figimage(_colour(shades, scaled.colours), left, size[1] - top - height, origin="upper")
+    figure.figimage(coloured(shades, scaled.colours), left, size[1] - top - height, origin="upper")
     for part, align in ((0.0, "bottom"), (0.5, "center"), (1.0, "top")):
         place = (left + _BAR + 3, top + round(height * (1 - part)))
         _text(figure, size, place, _tick(scaled, part), _smaller(font), align)

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pag_inverse.guidance import Explainer
+from pag_inverse.reports.explanation import Explanation, recorded_steps
 from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.restoration.loop import run_chain
 from pag_inverse.restoration.recipe import Recipe
@@ -31,7 +33,8 @@ class Samples:
 
     `images` and `residuals` (over the steps, relative to the noise level) are by sample number, `failed` holds the
     step at which a sample left the finite numbers. `y` is the measurement, `enlarged` the same at the picture's size,
-    `drawn` the mask or kernel that the operator has, `seconds` the time of all samples.
+    `drawn` the mask or kernel that the operator has, `seconds` the time of all samples, `explanation` what guidance did
+    to the first sample, where the request asks for it.
     """
 
     images: dict[int, Tensor] = field(default_factory=dict)
@@ -41,6 +44,7 @@ class Samples:
     enlarged: Tensor | None = None
     drawn: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     seconds: float = 0.0
+    explanation: Explanation | None = None
 
     def failure(self) -> str | None:
         """Which samples left the finite numbers, and where; None where none did."""
@@ -90,7 +94,9 @@ def _restore_batch(
     started, request = time.monotonic(), recipe.request
     seeds = [stream_seed(request.seed, subject.name, "sampling", sample) for subject, sample in batch]
     model, settled = recipe.model(problem), recipe.settled
-    result = run_chain(problem, model, settled.solver, settled.steps, seeds, callback=show)
+    first = [b for b, (_, sample) in enumerate(batch) if sample == 0]
+    explain = Explainer(recorded_steps(request.explain), of=first) if request.explain and first else None
+    result = run_chain(problem, model, settled.solver, settled.steps, seeds, callback=show, explain=explain)
     seconds = (time.monotonic() - started) / len(batch)
     x = result.x
     if request.composite == "measurement":
@@ -102,6 +108,9 @@ def _restore_batch(
         kept.enlarged, kept.drawn = operator.enlarge(problem.y)[b].cpu(), operator.arrays(b)
         if b in result.failed:
             kept.failed[sample] = result.failed[b]
+    if explain is not None:
+        for b, explanation in zip(first, explain.explanations, strict=True):
+            gathered[batch[b][0].name].explanation = explanation
 
 
 def choose_batch_size(recipe: Recipe, example: Subject, limit: int, processes: int = 1) -> int:

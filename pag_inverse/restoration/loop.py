@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators import Draw, Noise, Operator
-from pag_inverse.guidance import Guidance, GuidedModel
+from pag_inverse.guidance import Explainer, Guidance, GuidedModel
 from pag_inverse.priors import Prior
 from pag_inverse.problem import InverseProblem
 from pag_inverse.restoration.canvas import Canvas
@@ -66,6 +66,7 @@ def solve(
     seeds: Sequence[int],
     callback: Callback | None = None,
     draw: Draw | None = None,
+    explain: Explainer | None = None,
 ) -> ChainResult:
     """Restore a batch of measurements y (B, *operator.out_shape) with everything chosen by hand.
 
@@ -84,7 +85,8 @@ def solve(
     torch.Size([1, 3, 64, 64])
     """
     problem = InverseProblem(y, operator, noise)
-    return run_chain(problem, GuidedModel(prior, guidance), solver, steps, seeds, callback=callback, draw=draw)
+    model = GuidedModel(prior, guidance)
+    return run_chain(problem, model, solver, steps, seeds, callback=callback, draw=draw, explain=explain)
 
 
 def run_chain(
@@ -96,14 +98,16 @@ def run_chain(
     *,
     callback: Callback | None = None,
     draw: Draw | None = None,
+    explain: Explainer | None = None,
 ) -> ChainResult:
     """Restore the images of a problem, each with the random stream of its own seed.
 
     Pictures may have any size: where the prior cannot take theirs, the states live on a larger canvas (`Canvas`).
 
     `callback(done, steps, output)` is called after each step and ends the chain by returning True. `draw` replays
-    recorded random numbers in place of the seeds. Works under `no_grad` and `inference_mode`. ValueError: the prior
-    cannot take the images, or a layer, the number of seeds or of steps does not fit.
+    recorded random numbers in place of the seeds. `explain` records what guidance did. Works under `no_grad` and
+    `inference_mode`. ValueError: the prior cannot take the images, or a layer, the number of seeds or of steps does not
+    fit.
     """
     check_whole("steps", steps, 1, T)
     if len(seeds) != len(problem):
@@ -115,12 +119,16 @@ def run_chain(
         problem = canvas.problem.white
         schedule = solver.schedule(model.prior, steps)
         draw, model = draw or batch_draw(seeds, problem.y.device), model.seeded(seeds)
+        recording = None if explain is None else explain.start(model, len(problem), steps, canvas.picture)
+        model = model if recording is None else recording.model
         state = solver.start(problem, model, schedule, draw)
         health = torch.zeros(len(problem), dtype=torch.long, device=problem.y.device)
         residuals: list[Tensor] = []
         stopped, x0 = False, None
         for done, i in enumerate(reversed(range(steps)), start=1):
             output = solver.step(state, i, problem, model, schedule, draw)
+            if recording is not None:
+                recording.step(done, schedule, i)
             if output.x0 is not None:
                 x0 = canvas.picture(output.x0)
                 output = replace(output, x0=x0)

@@ -118,6 +118,7 @@ class Recipe:
             "prediction": self.prior.prediction,
             "precision": request.precision,
             **({} if request.tf32 is None else {"tf32": request.tf32}),
+            **({"explain": list(request.explain)} if request.explain else {}),
             "prior_sha256": self.prior.fingerprint,
         }
 

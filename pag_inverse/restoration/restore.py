@@ -9,7 +9,7 @@ from typing import Any
 
 from operators import Operator
 from operators.validation import short
-from pag_inverse.guidance import Guidance
+from pag_inverse.guidance import Explainer, Guidance
 from pag_inverse.priors import load_prior
 from pag_inverse.problem import InverseProblem
 from pag_inverse.restoration.defaults import guidance_of, row_for, solver_name, task_like
@@ -40,6 +40,7 @@ def restore(
     tile: int | None = None,
     overlap: int | None = None,
     callback: Callback | None = None,
+    explain: Explainer | None = None,
 ) -> RestorationOutput:
     """Restore pictures from what was measured of them.
 
@@ -62,7 +63,7 @@ def restore(
     tiles of that side, which overlap by a quarter; 0 is no tile. steps: 1 to 1000, by default the row's. `names` key
     the random streams, by default "0", "1", ...
     `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
-    Returning True stops the run.
+    Returning True stops the run. explain: an `Explainer`, which records what guidance does to each picture.
     ValueError: what does not fit.
 
     >>> import numpy as np
@@ -107,5 +108,5 @@ def restore(
             if any(result.stopped for _, results in parts for result in results):
                 break
             seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in part_names]
-            parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=callback))
+            parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=callback, explain=explain))
     return output_of(parts, problem, given.kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,21 +133,25 @@ class TiledModel(GuidedModel):
 
     tiling: Tiling = Tiling(256, 64)
 
-    def __call__(self, z: Tensor, t: int) -> GuidedEps:
-        """The guided and the unguided eps of a state (B, *state) at timestep t."""
+    def _predict(self, z: Tensor, t: int) -> GuidedEps:
         if len(self.tiling.tiles(z.shape[-2], z.shape[-1])) == 1:
-            return super().__call__(z, t)
+            return super()._predict(z, t)
+        watched = () if self.watch is None else ("perturbed", "signal")  # blended only where they are looked at
+        names: list[str] = []
 
         def passes(tile: Tensor) -> tuple[Tensor, ...]:
             eps = self.guidance(self.prior, tile, t)
-            found = (eps.guided, eps.unguided.detach())
-            return found if eps.variance_fraction is None else (*found, eps.variance_fraction)
+            wanted = ("guided", "unguided", "variance_fraction", *watched)
+            names[:] = [name for name in wanted if getattr(eps, name) is not None]
+            return tuple(getattr(eps, name).detach() for name in names)
 
         with torch.no_grad():
-            guided, unguided, *variance = blend(passes, z.detach(), self.tiling)
+            parts = blend(passes, z.detach(), self.tiling)
+        found: dict[str, Any] = dict(zip(names, parts, strict=True))
         if torch.is_grad_enabled() and z.requires_grad:
-            unguided = _Blended.apply(z, unguided, lambda tile: self.plain(tile, t), self.tiling, 1.0)
-        return GuidedEps(guided, unguided, variance[0] if variance else None)
+            run = partial(self.plain, t=t)
+            found["unguided"] = _Blended.apply(z, found["unguided"], run, self.tiling, 1.0)
+        return GuidedEps(**{"variance_fraction": None, **found})
 
     def decode(self, z: Tensor) -> Tensor:
         """The image (B, 3, H, W) of a state."""

@@ -49,6 +49,9 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
         "residual": residual_curve(kept.residuals[0], level=1.0 if recipe.noise.sigma > 0 else None),
     }
     files = {kind: (f"{subject.name}_{kind}.png", png_bytes(picture)) for kind, picture in pictures.items()}
+    if kept.explanation is not None:
+        for kind in recipe.request.explain:
+            files[f"explain_{kind}"] = (f"{subject.name}_explain.{kind}", kept.explanation.to_bytes(kind))
     files["measurement_array"] = (f"{subject.name}_measurement.npy", npy(kept.y))
     for kind, array in kept.drawn.items() if simulated else ():
         files[f"{kind}_array"] = (f"{subject.name}_{kind}.npy", npy(array))

@@ -16,7 +16,7 @@ from operators.validation import (
     settings,
     validated,
 )
-from pag_inverse.settings.names import AUTO, PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
+from pag_inverse.settings.names import AUTO, EXPLAIN_FORMATS, PRECISIONS, PREDICTIONS, SPEEDS, TRAINING_STEPS
 from pag_inverse.settings.prior import PRIORS, BetaConfig, Kind, PriorConfig, load_prior_config
 from pag_inverse.settings.reader import read_yaml
 from pag_inverse.settings.request import FURTHER_OPTIONS, SolveRequest
@@ -33,6 +33,7 @@ from pag_inverse.settings.task import (
 
 __all__ = [
     "AUTO",
+    "EXPLAIN_FORMATS",
     "FURTHER_OPTIONS",
     "PAPER_TASKS",
     "PRECISIONS",

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from operators.validation import Interval, Names, NonNegative, Peak, Sigma, settings
-from pag_inverse.settings.names import AUTO, TRAINING_STEPS
+from pag_inverse.settings.names import AUTO, EXPLAIN_FORMATS, TRAINING_STEPS
 
 
 def _check_device(name: str) -> str:
@@ -19,6 +19,14 @@ def _check_device(name: str) -> str:
     return name
 
 
+def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    for name in formats:
+        if name not in EXPLAIN_FORMATS:
+            raise ValueError(f"an unknown format {name!r}; there are {', '.join(EXPLAIN_FORMATS)}")
+    return tuple(dict.fromkeys(formats))
+
+
+Formats = Annotated[tuple[str, ...], AfterValidator(_check_formats)]
 Device = Annotated[str, AfterValidator(_check_device)]
 Steps = Annotated[int, Field(ge=1, le=TRAINING_STEPS)]
 
@@ -33,7 +41,7 @@ class SolveRequest:
     """Everything that a run of `solve` is set to; None is the task's, the row's or the prior's own.
 
     `solver` auto is the one that the task recommends for the prior. `options` are the solver's own, in place of the
-    row's; `batch_size` None is as many images as fit.
+    row's; `batch_size` None is as many images as fit. `explain` has the formats of the pictures that explain guidance.
     """
 
     task: str
@@ -91,6 +99,7 @@ class SolveRequest:
     prior_config: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     download: bool = False
+    explain: Formats = ()
 
     @property
     def noise_is_known(self) -> bool:

@@ -202,3 +202,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("sample: ") and told in said
     assert sorted(here.rglob("*")) == before
+
+
+def test_explained_samples(priors: Path, here: Path) -> None:
+    assert command.main(line(priors, "--count 2 --explain png gif --output out")) == 0
+    assert sorted(p.name for p in (here / "out" / "explained").iterdir()) == [
+        f"00000{i}.{kind}" for i in range(2) for kind in ("gif", "png")
+    ]
+    assert command.main(line(priors, "--count 2 --output plain")) == 0
+    for name in ("000000.png", "000001.png"):
+        assert np.array_equal(*(read_picture(here / run / "samples" / name) for run in ("out", "plain")))
+    (here / "out" / "explained" / "000001.png").unlink()
+    assert command.main(line(priors, "--count 2 --explain png gif --output out")) == 0
+    assert (here / "out" / "explained" / "000001.png").exists()

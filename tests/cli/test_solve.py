@@ -499,3 +499,19 @@ def test_a_reader_that_leaves_early_is_no_error(here: Path) -> None:
     assert writer.stdout is not None and writer.stderr is not None
     writer.stdout.close()
     assert (writer.stderr.read(), writer.wait()) == (b"", 0)
+
+
+def test_an_explained_restoration(photograph: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--task", "gaussian_deblur", "--solver", "dps", "--input", str(photograph), *QUICK]
+    assert command.main([*line, "--output", "plain"]) == 0
+    assert command.main([*line, "--samples", "2", "--explain", "--output", "out"]) == 0
+    restorations = [PIL.Image.open(here / run / "chelsea_restoration.png") for run in ("plain", "out")]
+    assert np.array_equal(*map(np.asarray, restorations))
+    strip = PIL.Image.open(here / "out" / "chelsea_explain.png")
+    assert strip.width > 2 * 64 and strip.height > 5 * 64
+    capsys.readouterr()
+    assert command.main([*line, "--explain", "png", "tiff", "--output", "bad"]) == 2
+    assert "unknown format 'tiff'; there are png, pdf, gif, webp" in capsys.readouterr().err
+    assert not (here / "bad").exists()
+    assert command.main([*line, "--explain", "--output", "plain"]) == 2  # a run without it is another run
+    assert "explain" in capsys.readouterr().err

@@ -59,3 +59,18 @@ class DistanceLine(Line):
 
     key: str
     lpips: float
+
+
+class SweepEntry(ItemEntry):
+    """A picture that was restored or sampled under one setting of a sweep; its PNG is the file `picture`."""
+
+    solver: str
+    s: float
+    layers: list[str]
+    perturbation: str
+    combination: str
+    psnr: Number = None
+    ssim: Number = None
+    sharpness: Number = None
+    residual: Number = None
+    seconds: float

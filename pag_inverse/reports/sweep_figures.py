@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_MAP, LARGEST_CURVES, LARGEST_PANELS = 60, 7, 4  # rows of a heat map, lines and rows of curves: the best ones
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKS = "osD^vPX"
+LARGEST_MAP, LARGEST_CURVES, LARGEST_PANELS = 60, 9, 4  # rows of a heat map, lines and rows of curves: the best ones
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#888888")
+_MARKS = "osD^vPX<>"
 _INK, _GRID = "#222222", "#dddddd"
 Group = tuple[str, tuple[str, ...]]  # a guidance and its layers
 
@@ -53,21 +53,25 @@ class SolverSweep:
         return ", ".join([self.solver, *parts])
 
     def panels(self) -> list[list[Group]]:
-        """The groups of each row of curves: a row for each of the best sets of layers; one row of one perturbation."""
-        if len({guidance for guidance, _ in self.groups}) == 1:
+        """The groups of each row of curves: a row for each set of layers, the strongest first; one of one perturbation.
+
+        Of many, the best perturbations are kept, and the sets that change the sharpness most.
+        """
+        names = list(dict.fromkeys(guidance for guidance, _ in self.groups))[:LARGEST_CURVES]
+        if len(names) == 1:
             return [list(self.groups)[:LARGEST_CURVES]]
-        sets = list(dict.fromkeys(layers for _, layers in self.groups))[:LARGEST_PANELS]
-        names = sorted({guidance for guidance, _ in self.groups})[:LARGEST_CURVES]
+        by_effect = sorted(self.groups, key=lambda group: -self.effect(group))
+        sets = list(dict.fromkeys(layers for _, layers in by_effect))[:LARGEST_PANELS]
         return [[(name, layers) for name in names if (name, layers) in self.groups] for layers in sets]
+
+    def effect(self, group: Group) -> float:
+        """The largest change of the sharpness in a group."""
+        changes = [abs(row.scores["sharpness"].change) for row in self.groups[group].values()]
+        return max([0.0, *(change for change in changes if not math.isnan(change))])
 
     def strongest(self) -> Group:
         """The group that changes the sharpness most."""
-        return max(self.groups, key=lambda group: max(_effect(row) for row in self.groups[group].values()))
-
-
-def _effect(row: SweepRow) -> float:
-    change = row.scores["sharpness"].change
-    return 0.0 if math.isnan(change) else abs(change)
+        return max(self.groups, key=self.effect)
 
 
 def heat_map(report: SweepReport, solver: str) -> Figure:
@@ -122,10 +126,10 @@ def curves(report: SweepReport, solver: str) -> Figure:
     high = 3.3 if len(rows) == 1 else 2.2 * len(rows)
     figure = Figure(figsize=(8.4, high + 0.8), dpi=128, facecolor="white", layout="constrained")
     panels = figure.subplots(len(rows), 2, squeeze=False, sharey="col", sharex=True)
-    for pair, groups in zip(panels, rows, strict=True):
+    for number, (pair, groups) in enumerate(zip(panels, rows, strict=True), start=1):
         for axes, name in zip(pair, names, strict=True):
             _draw_lines(axes, found, groups, name, of_layers=len(rows) > 1)
-            _style(axes, MEASURES[name].label, found.scales, lowest=pair is panels[-1])
+            _style(axes, MEASURES[name].label, found.scales, lowest=number == len(rows))
         pair[1].axhline(1.0, color="#666666", linewidth=1.0, linestyle="--")  # the truth's
         if len(rows) > 1:
             pair[0].set_title("+".join(map(short_layer, groups[0][1])), fontsize=9, loc="left", color=_INK)
@@ -150,11 +154,16 @@ def strip(report: SweepReport, solver: str, truth: tuple[str, Picture] | None, *
         return None
     name, strongest = next(iter(found.plain.pictures)), found.strongest()
     if scales:
-        rows = [(f"s = {s:g}", row) for s, row in sorted(found.groups[strongest].items())]
+        label = found.label(strongest)
+        rows = [(f"{label}, s = {s:g}", row) for s, row in sorted(found.groups[strongest].items())]
     else:
         s = found.scales[len(found.scales) // 2]
         of_layers = [(guidance, layers) for guidance, layers in found.groups if layers == strongest[1]]
-        rows = [(f"{group[0]}, s = {s:g}", found.groups[group][s]) for group in of_layers if s in found.groups[group]]
+        rows = [
+            (f"{found.label(group)}, s = {s:g}", found.groups[group][s])
+            for group in of_layers
+            if s in found.groups[group]
+        ]
     tiles: list[tuple[str, Any]] = [truth] if truth else []
     shown = [("no PAG", found.plain), *rows]
     tiles += [(label, read_picture(row.pictures[name])) for label, row in shown if name in row.pictures]
@@ -181,9 +190,9 @@ def _draw_map(
     sign: str,
     middle: float = 0.0,
 ) -> None:
-    """Cells in colours about `middle`, each with its number."""
+    """Cells in colours about `middle`, each with its number; the few largest share the darkest colour."""
     finite = np.abs(cells - middle)[np.isfinite(cells)]
-    reach = 1.2 * max(float(finite.max()) if finite.size else 0.0, 1e-6)  # the ends of the colours are dark
+    reach = 1.2 * max(float(np.quantile(finite, 0.95)) if finite.size else 0.0, 1e-6)
     image = axes.imshow(cells, cmap=colours, vmin=middle - reach, vmax=middle + reach, aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
         if np.isfinite(value):
@@ -192,7 +201,7 @@ def _draw_map(
             axes.text(
                 column,
                 row,
-                f"{round(float(value), digits) + 0.0:{sign}.{digits}f}",
+                f"{value:{sign}.{digits}f}" if round(float(value), digits) else "0",
                 ha="center",
                 va="center",
                 fontsize=7.5,

@@ -83,13 +83,14 @@ def test_the_heat_map_has_each_setting_where_it_belongs(report: SweepReport) -> 
 def test_the_curves_start_without_pag_and_have_intervals(report: SweepReport) -> None:
     figure = curves(report, "a_solver")
     assert len(figure.axes) == 4, "two sets of layers, quality and sharpness"
+    assert [axes.get_title("left") for axes in figure.axes[::2]] == ["mid", "mid+up.1.0"]
     lines = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
     assert set(lines) == {"identity", "seg:sigma=2.0"}
     assert [float(y) for y in lines["identity"].get_ydata()] == [25, 25.5, 26]
     assert lines["identity"].get_xdata()[0] == 0
     bars = figure.axes[0].containers[0].lines[2][0].get_segments()
     assert [float(bar[1, 1]) - float(bar[0, 1]) for bar in bars] == pytest.approx([0, 0.25, 0.25])
-    assert to_picture(figure).std() > 0
+    assert figure.axes[2].get_xlabel() == "scale s" and to_picture(figure).std() > 0
 
 
 def test_a_sweep_without_pag_has_no_figure(report: SweepReport) -> None:
@@ -108,4 +109,4 @@ def test_many_layers_of_one_perturbation_are_the_best_lines() -> None:
     )
     found = SolverSweep(SweepReport("t", "psnr", rows), "a_solver")
     (groups,) = found.panels()
-    assert [layers[0].split(".")[1] for _, layers in groups] == ["11", "10", "9", "8", "7", "6", "5"]
+    assert [layers[0].split(".")[1] for _, layers in groups] == ["11", "10", "9", "8", "7", "6", "5", "4", "3"]

@@ -40,7 +40,7 @@ def parser() -> Parser:
     p.add_argument("--data", type=path, required=True, help="folder of pictures, searched below it too")
     p.add_argument("--output", type=path, required=True, help="folder that gathers the measurements")
     p.add_argument("--solvers", nargs="+", help="by name: all, or of a sweep the task's; of --generation: ddpm, ddim")
-    p.add_argument("--tasks", "--task", nargs="+", choices=TASKS, help="one, or one for each solver (gaussian_deblur)")
+    p.add_argument("--tasks", "--task", nargs="+", choices=TASKS, metavar="TASK", help="one, or one for each solver")
     p.add_argument("--only", nargs="+", metavar="WORD", help="settings with one of these words in the name")
     p.add_argument("--perturbations", nargs="+", metavar="NAME[:KEY=VALUE,...]", help="in place of the row's")
     p.add_argument("--pictures", type=int, help="how many, spread evenly over the folder; or are sampled (8)")
@@ -62,7 +62,9 @@ def parser() -> Parser:
     s.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
     s.add_argument("--weights-dir", type=path, metavar="DIR", help="published weights (or PAG_INVERSE_WEIGHTS)")
     s.add_argument("--steps", type=int, help="1 to 1000; step sizes are brought to them")
-    s.add_argument("--rank-by", choices=("psnr", "ssim", "lpips", "spectrum", "fid"), help="psnr; or spectrum, or fid")
+    s.add_argument(
+        "--rank-by", choices=("psnr", "ssim", "lpips", "spectrum", "fid"), help="by default psnr, spectrum or fid"
+    )
     add_metrics(s)
     return p
 

@@ -161,7 +161,7 @@ def add_metrics(p: argparse._ArgumentGroup) -> None:
 
 def add_run(p: argparse._ArgumentGroup) -> None:
     """What every run has."""
-    p.add_argument("--sigma", type=float, help="noise on [-1, 1]; by default the task's, or unknown (--measurement)")
+    p.add_argument("--sigma", type=float, help="noise on [-1, 1]; by default the task's; of a measurement, estimated")
     p.add_argument("--samples", type=int, default=1, help="posterior samples of each measurement")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--size", type=int, help="side of the square picture; by default the prior's")

@@ -30,6 +30,8 @@ EXAMPLES = """examples:
     python scripts/solve.py --task super_resolution --input pictures --speed draft
   a measurement of your own, blurred by a known kernel (a point spread function), four samples:
     python scripts/solve.py --task motion_deblur --measurement blurred.png --kernel kernel.npy --sigma 0.02 --samples 4
+  a scratch painted over in magenta:
+    python scripts/solve.py --task inpaint --measurement photo.png --remove-colour '#ff00ff' --composite measurement
 """
 
 
@@ -44,11 +46,8 @@ def parser() -> Parser:
     what.add_argument("--dataset", metavar="ROWS", help="whose row of the tables: ffhq, imagenet, natural, ...")
     what.add_argument("--input", type=path, metavar="FILE|DIR", help="pictures to degrade and restore")
     what.add_argument("--whole", action="store_true", help="keep the size of the pictures; by default a central square")
-    what.add_argument("--measurement", type=path, metavar="FILE", help="a measurement of your own (picture or .npy)")
-    what.add_argument("--mask", type=path, metavar="FILE", help="its mask, white = measured")
-    what.add_argument("--kernel", type=path, metavar="FILE", help="its blur: y = kernel * x, a point spread function")
-    what.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="what is missing")
     what.add_argument("--prompt", help="for Stable Diffusion; by default the empty prompt")
+    add_measurement(p.add_argument_group("a measurement of your own, and what of a picture is missing"))
     guidance = p.add_argument_group("in place of the table's row")
     guidance.add_argument("--eta", type=float, help="the solver's option eta, as --set eta=...")
     guidance.add_argument("--gamma", type=float, help="the solver's option gamma, as --set gamma=...")
@@ -61,6 +60,27 @@ def parser() -> Parser:
     runs.add_argument("--dry-run", action="store_true", help="print what would be used and stop")
     runs.add_argument("--list-layers", action="store_true", help="print the prior's self-attention layers and stop")
     return p
+
+
+def add_measurement(p: argparse._ArgumentGroup) -> None:
+    """A measurement and what belongs to it; of folders, files are matched by name."""
+    p.add_argument("--measurement", type=path, metavar="FILE|DIR", help="pictures or .npy arrays, taken as they are")
+    p.add_argument("--mask", type=path, metavar="FILE|DIR", help="their masks, white = measured")
+    p.add_argument("--mask-convention", choices=("white-measured", "white-missing"), default="white-measured")
+    p.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="what is missing")
+    p.add_argument("--remove-colour", metavar="COLOUR", help="pixels of this colour are missing: R,G,B or #RRGGBB")
+    p.add_argument("--colour-tolerance", type=int, default=24, metavar="N", help="of 255, in each channel")
+    p.add_argument(
+        "--grow", type=int, metavar="N", help="pixels more are missing; by default 0, 2 with --remove-colour"
+    )
+    p.add_argument(
+        "--kernel", type=path, metavar="FILE|DIR", help="their blurs, point spread functions: y = kernel * x"
+    )
+    p.add_argument("--scale", type=int, metavar="N", help="of a super-resolution task: N times larger")
+    p.add_argument("--truth", type=path, metavar="FILE|DIR", help="clean pictures for metrics; solvers never see them")
+    p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste what was measured")
+    p.add_argument("--composite-edge", type=int, default=0, metavar="N", help="pixels over which it fades in")
+    p.add_argument("--skip-unreadable", action="store_true", help="leave out files of a folder that cannot be read")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pag_inverse.data.images import Image, read_image, read_levels
-from pag_inverse.data.masks import FEW, is_photograph
+from pag_inverse.data.masks import FEW, has_soft_edges, is_photograph
 from pag_inverse.settings.files import check_file
 
 _LOG = logging.getLogger(__name__)
@@ -43,17 +43,22 @@ def read_measurement(path: str | Path) -> Image:
     return np.ascontiguousarray(_to_unit_range(array, path), dtype=np.float32)
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, *, white_is_missing: bool = False) -> NDArray[np.bool_]:
     """Read a mask (H, W), True where the image was measured.
 
     Of a picture that is white, or the half nearest to it; what was erased (is transparent) is missing. Of a .npy: True,
-    1, or from the middle of 0..255 (whole numbers) or 0..1 (floats) upwards. One-line ValueErrors: a mask without a
+    1, or from the middle of 0..255 (whole numbers) or 0..1 (floats) upwards. `white_is_missing` turns both round, not
+    the transparent part. Soft edges are cut in the middle, which is told. One-line ValueErrors: a mask without a
     measured pixel, a photograph, another range or shape. Of a photograph with a part erased, the opacity is the mask.
     """
     path = Path(path)
-    known = _mask_of_array(_as_plane(_load_array(path), path), path) if _is_array(path) else _mask_of_picture(path)
+    if _is_array(path):
+        known = _mask_of_array(_as_plane(_load_array(path), path), path) != white_is_missing
+    else:
+        known = _mask_of_picture(path, white_is_missing)
     if not known.any():
-        raise ValueError(f"{path}: the mask has no measured pixel; white, True or 1 is what was measured")
+        convention = "black, False or 0" if white_is_missing else "white, True or 1"
+        raise ValueError(f"{path}: the mask has no measured pixel; {convention} is what was measured")
     return known
 
 
@@ -163,19 +168,29 @@ def _mask_of_array(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
         raise ValueError(
             f"{path}: {array.dtype} from {low:g} to {high:g}; a mask is bool, floats 0..1, or whole numbers 0..255"
         )
-    if is_photograph(array if top == 255 else array * np.float32(255)):
-        raise ValueError(f"{path}: {_NO_MASK}")
+    levels = array if top == 255 else array * np.float32(255)
+    if is_photograph(levels):
+        _check_soft(levels, path)
     return np.asarray(array >= top / 2)
 
 
-def _mask_of_picture(path: Path) -> NDArray[np.bool_]:
+def _check_soft(levels: NDArray[Any], path: Path) -> None:
+    """ValueError where levels are no mask with soft edges; where they are, that is told."""
+    if not has_soft_edges(levels):
+        raise ValueError(f"{path}: {_NO_MASK}")
+    _LOG.warning("%s: the mask has soft edges; they are cut in the middle between black and white", path)
+
+
+def _mask_of_picture(path: Path, white_is_missing: bool) -> NDArray[np.bool_]:
     levels, opacity = read_levels(path, "black", LARGEST_MASK)
     grey = levels.mean(axis=0)
     visible = None if opacity is None or (opacity >= 0.5).all() else opacity >= 0.5
     coloured = (levels.max(axis=0) - levels.min(axis=0)) > COLOURED
-    photograph = is_photograph(grey * 255, visible) or coloured[... if visible is None else visible].mean() > FEW
+    is_coloured = bool(coloured[... if visible is None else visible].mean() > FEW)
+    photograph = is_coloured or is_photograph(grey * 255, visible)
     if photograph and visible is None:
-        raise ValueError(f"{path}: {_NO_MASK}")
-    if photograph or visible is None:
-        return grey >= 0.5 if visible is None else visible  # of a photograph, what was not erased
-    return np.asarray((grey >= 0.5) & visible)
+        _check_soft(grey * (0 if is_coloured else 255), path)
+    if photograph and visible is not None:
+        return visible  # of a photograph, what was not erased
+    known = np.asarray((grey >= 0.5) != white_is_missing)
+    return known if visible is None else np.asarray(known & visible)

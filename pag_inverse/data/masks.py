@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 FEW = 0.02  # of the pixels: as many may be anything
 DARK, LIGHT = 25, 230  # of 255: the blacks and the whites of a mask
+_PLAIN, _ROUGH = 0.5, 8  # of a mask with soft edges: the share of black and white; levels of a ramp off its mean
 _EDGE, _NEAR, _UNEVEN = 5, 5, 0.3  # width of an edge, levels that are equal, the most that are not (coarse JPEG: 0.2)
 
 
@@ -39,6 +40,19 @@ def is_photograph(levels: NDArray[Any], visible: NDArray[np.bool_] | None = None
     between &= np.asarray(picture.filter(PIL.ImageFilter.MaxFilter(_EDGE))) >= LIGHT
     edges, soft = between.sum(), histogram[DARK + 1 : LIGHT].sum()
     return bool(soft - edges > FEW * histogram.sum())
+
+
+def has_soft_edges(levels: NDArray[Any]) -> bool:
+    """Whether levels (H, W), 0..255, are a mask with wide soft edges: black, white, and smooth ramps between."""
+    grey = np.rint(levels).astype(np.uint8) if levels.dtype != np.uint8 else levels
+    dark, light = grey <= DARK, grey >= LIGHT
+    if not dark.any() or not light.any() or (dark | light).mean() < _PLAIN:
+        return False
+    smoothed = np.asarray(PIL.Image.fromarray(grey).filter(PIL.ImageFilter.BoxBlur(2)), dtype=np.int16)
+    between = ~(dark | light)
+    rough = np.abs(smoothed - grey.astype(np.int16)) > _ROUGH
+    uneven = sum(_uneven(np.bincount(grey[part], minlength=256).astype(np.float64)) for part in (dark, light))
+    return bool(rough[between].mean() < FEW and uneven <= _UNEVEN * grey.size)
 
 
 def _uneven(histogram: NDArray[np.float64]) -> float:

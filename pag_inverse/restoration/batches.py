@@ -15,6 +15,7 @@ from torch import Tensor
 from pag_inverse.guidance import Explainer
 from pag_inverse.reports.explanation import Explanation, recorded_steps
 from pag_inverse.restoration.canvas import Canvas
+from pag_inverse.restoration.compositing import pasted
 from pag_inverse.restoration.loop import run_chain
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.subjects import Subject
@@ -66,13 +67,13 @@ def restore_all(
     Pictures are read from `subjects` as they are needed, and forgotten when they are yielded. `tick` and then `watch`
     are called after each step; an exception of theirs ends the run.
     """
-    count = recipe.request.samples
+    count, fits = recipe.request.samples, recipe.request.whole or recipe.request.measurement is not None
     gathered: dict[str, Samples] = {}
     items = ((subject, sample) for subject in subjects for sample in range(count))
-    for _, alike in groupby(items, key=lambda item: item[0].image.shape):  # a batch holds pictures of one size
+    for _, alike in groupby(items, key=lambda item: item[0].kind):  # a batch holds pictures of one size
         fitted = recipe
         while batch := list(islice(alike, batch_size)):
-            if recipe.request.whole and fitted is recipe:
+            if fits and fitted is recipe:
                 fitted = recipe.for_example(batch[0][0])
             split_where_full(partial(_restore_batch, fitted, gathered, tick, watch), batch)
             for subject in {subject.name: subject for subject, _ in batch}.values():
@@ -100,7 +101,7 @@ def _restore_batch(
     seconds = (time.monotonic() - started) / len(batch)
     x = result.x
     if request.composite == "measurement":
-        x = operator.project(x, problem.y * problem.mask)
+        x = pasted(x, problem, request.composite_edge)
     for b, (subject, sample) in enumerate(batch):
         kept = gathered.setdefault(subject.name, Samples())
         kept.images[sample], kept.y, kept.seconds = x[b].cpu(), problem.y[b].cpu(), kept.seconds + seconds

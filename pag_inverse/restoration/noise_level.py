@@ -122,10 +122,10 @@ def sigma_of(y: Tensor, operator: Operator) -> float | None:
     return estimate_sigma(y[0].double().cpu().numpy(), known.cpu().numpy())
 
 
-def describe_sigma(sigma: float) -> str:
+def describe_sigma(sigma: float, how: str = "as sigma") -> str:
     """An estimate with its unit, and how another value is given."""
     rounding = ", the rounding to 8 bits" if sigma <= ROUNDING else ""
     return (
         f"sigma is estimated: {sigma:.4f} on the [-1, 1] range ({127.5 * sigma:.1f} of 255{rounding}); "
-        "give another one by sigma"
+        f"give another one {how}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from operators import Noise, Operator, PoissonNoise, make_noise, make_operator
+from operators import GaussianNoise, Noise, Operator, PoissonNoise, make_noise, make_operator
 from operators.validation import check_shape
 from pag_inverse.guidance import Guidance, GuidedModel, NoGuidance, PerturbedAttentionGuidance
 from pag_inverse.priors import LatentPrior, Prior, load_prior
@@ -18,8 +18,10 @@ from pag_inverse.priors.load import prompt_of
 from pag_inverse.problem import InverseProblem, simulate, task_noise
 from pag_inverse.restoration.canvas import Canvas
 from pag_inverse.restoration.kinds import as_measured
-from pag_inverse.restoration.request import SolveRequest, load_request, prior_name, resolve_solver
-from pag_inverse.restoration.subjects import OwnArrays, Subject, measurement_operator
+from pag_inverse.restoration.measured import check_truth, measurement_operator, read_shared
+from pag_inverse.restoration.noise_level import FEWEST, sigma_of
+from pag_inverse.restoration.request import SolveRequest, estimates_sigma, load_request, prior_name, resolve_solver
+from pag_inverse.restoration.subjects import OwnArrays, Subject
 from pag_inverse.restoration.tiling import model_for
 from pag_inverse.runtime.batching import check_memory
 from pag_inverse.runtime.streams import batch_draw, operator_rng, stream_seed
@@ -41,6 +43,7 @@ class Recipe:
     size: int
     settled: Settled
     own: OwnArrays = field(default_factory=OwnArrays)
+    estimates_sigma: bool = False
 
     def model(self, problem: InverseProblem) -> GuidedModel:
         """The prior under its guidance, for the pictures of a problem."""
@@ -53,7 +56,7 @@ class Recipe:
 
     def _operator(self, subjects: Sequence[Subject]) -> Operator:
         if self.request.measurement is not None:
-            return measurement_operator(self.own, self.task, subjects[0].image.shape)
+            return measurement_operator(subjects[0].own, self.task, subjects[0].image.shape)
         rngs = [operator_rng(self.request.seed, subject.name) for subject in subjects]
         operator = self.task.operator
         return make_operator(operator.name, check_shape(subjects[0].image.shape), operator.settings, rngs)
@@ -64,10 +67,26 @@ class Recipe:
         operator = self.operator(subjects)
         if self.request.measurement is not None:
             y = as_measured(images, operator)
-            return InverseProblem(y * operator.observation_mask(y), operator, self.noise)
+            return InverseProblem(y * operator.observation_mask(y), operator, self.noise_of(subjects[0]))
         seeds = [stream_seed(self.request.seed, subject.name, "measurement") for subject in subjects]
         draw = batch_draw(seeds, self.request.device)
         return simulate(images, operator, self.noise, draw=draw, noise_in_hole=self.task.noise_in_hole)
+
+    def noise_of(self, subject: Subject) -> Noise:
+        """The noise of the run, or of a measurement whose sigma was estimated."""
+        return self.noise if subject.sigma is None else GaussianNoise(subject.sigma)
+
+    def checked(self, subject: Subject) -> Subject:
+        """A measurement with its estimate of sigma where none is given; ValueError where something does not fit."""
+        operator = self._operator([subject])
+        check_truth(subject, operator)
+        if not self.estimates_sigma:
+            return subject
+        problem = self.problem([subject])
+        sigma = sigma_of(problem.y, problem.operator)
+        if sigma is None:
+            raise ValueError(f"{subject.source}: sigma is estimated from at least {FEWEST} pixels; give --sigma")
+        return replace(subject, sigma=sigma)
 
     def for_example(self, subject: Subject) -> Recipe:
         """The recipe with its step sizes brought to a picture; ValueError where prior or solver cannot take it."""
@@ -101,7 +120,7 @@ class Recipe:
             "operator": self.task.operator.name,
             "operator_settings": self._operator_settings(),
             "noise": self._noise_name(),
-            "sigma": self.noise.sigma if self.sigma_is_known else None,
+            "sigma": self.noise.sigma if self.request.noise_is_known else None,
             "sigma_range": [-1, 1],
             **({"peak": self.noise.peak} if isinstance(self.noise, PoissonNoise) else {}),
             "noise_in_hole": self.task.noise_in_hole,
@@ -110,6 +129,7 @@ class Recipe:
             "tile": request.tile,
             "overlap": request.overlap,
             "composite": request.composite,
+            **({"composite_edge": request.composite_edge} if request.composite_edge else {}),
             "seed": request.seed,
             "samples": request.samples,
             "measured": request.measurement is not None,
@@ -134,19 +154,21 @@ class Recipe:
             return self.task.noise
         if self.request.peak is not None:
             return "poisson"
+        if self.estimates_sigma:
+            return "gaussian of estimated sigma"
         return "gaussian" if self.sigma_is_known else "unknown"
 
     @property
     def sigma_is_known(self) -> bool:
-        """False for a user's measurement without --sigma or peak."""
-        return self.request.noise_is_known
+        """False for a user's measurement without --sigma or peak, unless it is estimated."""
+        return self.request.noise_is_known or self.estimates_sigma
 
 
 def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     """Make the objects that a request names; its prior is loaded unless it is given. ValueError: what does not fit."""
     request = resolve_solver(request)
     task, row = load_request(request)
-    own, noise = OwnArrays.read(request), _noise(request, task)
+    own, noise = read_shared(request), _noise(request, task)
     if prior is None:
         prior = request_prior(request)
     _check_side(request, task, prior)
@@ -158,7 +180,7 @@ def make_recipe(request: SolveRequest, prior: Prior | None = None) -> Recipe:
     settled, size = _settle(request, task, row, prior, None), request.size or prior.image_size
     if request.measurement is None and not request.whole:
         check_memory(size, size)
-    return Recipe(request, task, row, prior, guidance, noise, size, settled, own)
+    return Recipe(request, task, row, prior, guidance, noise, size, settled, own, estimates_sigma(request))
 
 
 def _layers(request: SolveRequest, row: Hyperparameters, prior: Prior) -> tuple[str, ...]:
@@ -194,7 +216,8 @@ def request_prior(request: SolveRequest) -> Prior:
 
 def _settle(request: SolveRequest, task: TaskConfig, row: Hyperparameters, prior: Prior, side: float | None) -> Settled:
     given = dict(request.options)
-    if not request.noise_is_known and "renoise_prediction" in option_names(request.solver):
+    known = request.noise_is_known or estimates_sigma(request)
+    if not known and "renoise_prediction" in option_names(request.solver):
         given.setdefault("renoise_prediction", False)  # the noise of the measurement is not known
     return settle(
         request.solver,

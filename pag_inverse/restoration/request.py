@@ -10,6 +10,7 @@ from typing import Any
 from operators import Inpainting, check_settings, operator_class
 from pag_inverse.guidance import make_combination, make_perturbation, spelling
 from pag_inverse.priors.checkpoints.picture_side import picture_side, prior_kind
+from pag_inverse.restoration.noise_level import PICTURES
 from pag_inverse.settings import (
     AUTO,
     FURTHER_OPTIONS,
@@ -23,6 +24,7 @@ from pag_inverse.settings import (
     recommended_solver,
 )
 from pag_inverse.settings.files import check_file
+from pag_inverse.settings.task import LARGE_FROM
 from pag_inverse.solvers import default_solver, option_names, solver_class
 
 __all__ = ["FURTHER_OPTIONS", "SolveRequest", "check_request", "load_request", "prior_name", "resolve_solver"]
@@ -40,15 +42,15 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
     """The request with its solver and prior named where the solver is auto.
 
     It is the one that the task recommends for the kind of prior, where the rows that go with the prior have it; else
-    the one of the paper. That one is taken, too, for a measurement whose sigma is not known: its step sizes do not
-    follow sigma. ValueError: an unknown task, a faulty file, or an option that this solver does not have.
+    the one of the paper. That one is taken, too, for a measurement whose sigma is neither known nor estimated: its
+    step sizes do not follow sigma. ValueError: an unknown task, a faulty file, or an option that this solver lacks.
     """
     if request.solver != AUTO:
         return request
     prior, dataset = prior_name(request), _dataset_of_prior(request)
     kind = prior_kind(prior)
     solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0)
-    if solver is None or not request.noise_is_known:
+    if solver is None or not (request.noise_is_known or estimates_sigma(request)):
         solver = default_solver(kind)
     for name in request.options:
         if name not in option_names(solver):
@@ -56,6 +58,15 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
                 f"{name} is no option of {solver}, the solver of this task and prior; name another with --solver"
             )
     return replace(request, solver=solver, prior=prior)
+
+
+def estimates_sigma(request: SolveRequest) -> bool:
+    """Whether sigma is estimated from the measurement: it is not given, and the task's operator gives pictures."""
+    if request.noise_is_known:
+        return False
+    task = load_task(request.task, None, AUTO, image_size=LARGE_FROM, pag=False)
+    parts = task.operator.settings.get("operators", [{"name": task.operator.name}])
+    return task.noise != "none" and all(issubclass(operator_class(part["name"]), PICTURES) for part in parts)
 
 
 def check_request(request: SolveRequest) -> None:
@@ -73,25 +84,33 @@ def check_request(request: SolveRequest) -> None:
     for condition, message in _contradictions(request):
         if condition:
             raise ValueError(message)
-    for path in (request.measurement, request.mask, request.kernel, request.prior_config):
-        if path is not None:
+    for path in (request.measurement, request.mask, request.kernel, request.truth, request.prior_config):
+        if path is not None and (path == request.prior_config or not path.is_dir()):
             check_file(path)
 
 
 def _contradictions(request: SolveRequest) -> Iterator[tuple[bool, str]]:
     """Values that contradict each other or would do nothing, each with what is said of it."""
     measured, without_pag = request.measurement is not None, request.pag == 0
-    given = request.mask is not None or request.kernel is not None
+    holes = [request.mask, request.box, request.remove_colour]
+    own: dict[str, object] = {"--mask": request.mask, "--kernel": request.kernel, "--truth": request.truth}
+    own |= {"--remove-colour": request.remove_colour, "--grow": request.grow}
     yield (
         request.sigma is not None and request.peak is not None,
         "--sigma and peak are two noises; leave one of them out",
     )
-    yield given and not measured, "--mask and --kernel go with --measurement"
+    for flag, value in own.items():
+        yield value is not None and not measured, f"{flag} goes with --measurement"
+    yield (
+        measured and sum(hole is not None for hole in holes) > 1,
+        "--mask, --box and --remove-colour each say what is missing; give one of them",
+    )
+    yield request.mask is None and request.mask_convention == "white-missing", "--mask-convention goes with --mask"
+    yield request.composite_edge > 0 and request.composite == "none", "--composite-edge goes with --composite"
     yield measured and request.size is not None, "--size is of pictures that are degraded; a measurement has its own"
     yield measured and request.whole, "--whole is of pictures that are degraded; a measurement has its own size"
     yield request.whole and request.size is not None, "--whole keeps the size of the pictures; leave --size out"
     yield request.overlap is not None and request.tile == 0, "--overlap does nothing with --tile 0"
-    yield measured and request.box is not None, "--box is of pictures that are degraded; a measurement has a --mask"
     yield measured and request.noise_in_hole is not None, "noise_in_hole is of pictures that are degraded"
     yield measured and request.resize != "bicubic", "resize is of pictures that are degraded"
     yield without_pag and request.layers is not None, "--layers does nothing with --pag 0; leave one of them out"
@@ -115,17 +134,36 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
     changes: dict[str, Any] = {}
     if request.project is not None:
         changes["project"] = request.project
-    if request.box is not None:
+    inpaints = issubclass(operator_class(task.operator.name), Inpainting)
+    if (request.remove_colour is not None or (request.measurement and request.box is not None)) and not inpaints:
+        raise ValueError(f"--box and --remove-colour go with an inpainting task, not with {task.name}")
+    if request.box is not None and request.measurement is None:
         if "position" not in task.operator.settings:
             raise ValueError(f"--box goes with a task whose operator has a position, not with {task.name}")
         changes["position"] = request.box
-    if request.composite == "measurement" and not issubclass(operator_class(task.operator.name), Inpainting):
+    if request.scale is not None:
+        changes |= _scaled(task, request.scale)
+    if request.composite == "measurement" and not inpaints:
         raise ValueError(f"composite=measurement pastes known pixels: it goes with inpainting, not with {task.name}")
     check_settings(task.operator.name, task.operator.settings, f"{task.source}: operator.settings")
     operator = OperatorConfig(task.operator.name, {**task.operator.settings, **changes})
     in_hole = task.noise_in_hole if request.noise_in_hole is None else request.noise_in_hole
     task = replace(task, operator=operator, noise_in_hole=in_hole)
     return task, _row(request, task)
+
+
+def _scaled(task: TaskConfig, scale: int) -> dict[str, Any]:
+    """The settings of a task's super-resolution with another scale; ValueError where it has none."""
+    settings = task.operator.settings
+    if "scale" in settings:
+        return {"scale": scale}
+    parts = [dict(part) for part in settings.get("operators", [])]
+    scaled = [part for part in parts if "scale" in part["settings"]]
+    if not scaled:
+        raise ValueError(f"--scale goes with a super-resolution task, not with {task.name}")
+    for part in scaled:
+        part["settings"] = {**part["settings"], "scale": scale}
+    return {"operators": parts}
 
 
 def _dataset(request: SolveRequest) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +12,17 @@ from tqdm import tqdm
 from pag_inverse.data.images import list_images
 from pag_inverse.guidance.perturbations import perturbation_lines
 from pag_inverse.priors import Prior
-from pag_inverse.restoration.batches import choose_batch_size, first_step, restore_all
+from pag_inverse.restoration.batches import choose_batch_size, restore_all
+from pag_inverse.restoration.measured import read_measurements
 from pag_inverse.restoration.recipe import Recipe, make_recipe, request_prior
 from pag_inverse.restoration.request import (
     FURTHER_OPTIONS,
     SolveRequest,
     check_request,
-    prior_name,
     resolve_solver,
 )
 from pag_inverse.restoration.subjects import Subject, read_subjects
+from pag_inverse.restoration.summary import notices, residual_warning, summary
 from pag_inverse.restoration.writing import SolveEntry, write
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import field_lines
@@ -30,6 +30,8 @@ from pag_inverse.settings.files import check_file
 from pag_inverse.solvers import SOLVERS, option_lines
 from pag_inverse.storage.places import check_apart, check_writable
 from pag_inverse.storage.run_store import RunStore
+
+__all__ = ["find_inputs", "list_layers", "list_options", "make_run", "notices", "report", "solve_run", "summary"]
 
 
 def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, overwrite: bool, dry_run: bool) -> int:
@@ -39,7 +41,7 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     """
     request = resolve_solver(request)
     folder = output or Path("results") / f"{Path(request.task).stem}_{request.solver}"
-    given = (inputs, request.measurement, request.mask, request.kernel)
+    given = (inputs, request.measurement, request.mask, request.kernel, request.truth)
     check_writable(folder)
     check_apart(folder, [path for path in given if path is not None])
     recipe, subjects, store = make_run(request, inputs, folder)
@@ -54,7 +56,7 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     print("\n".join(summary(recipe, subjects, folder, len(subjects) if overwrite else left)), file=sys.stderr)
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
-    return report(store, subjects)
+    return report(store, subjects, measured=request.measurement is not None)
 
 
 def make_run(
@@ -63,7 +65,12 @@ def make_run(
     """The objects of a run, its pictures and its store, which is not opened. ValueError: what does not fit."""
     paths = find_inputs(request, inputs)
     recipe = make_recipe(request, prior)
-    subjects = read_subjects(request, paths, recipe.size)
+    if request.measurement is None:
+        subjects = read_subjects(request, paths, recipe.size)
+    else:
+        subjects = [recipe.checked(subject) for subject in read_measurements(request, recipe.task, recipe.own)]
+        for subject in subjects[1:]:
+            recipe.for_example(subject)
     recipe = recipe.for_example(subjects[0])
     store = RunStore(folder, kind="solve", settings=recipe.describe(), entry=SolveEntry, told=("task", "prior"))
     return recipe, subjects, store
@@ -114,8 +121,8 @@ def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]
                 print(f"solve: {subject.name} {error}", file=sys.stderr)
 
 
-def report(store: RunStore, subjects: Sequence[Subject]) -> int:
-    """A line a picture, and where everything lies; 1 if one failed."""
+def report(store: RunStore, subjects: Sequence[Subject], *, measured: bool = False) -> int:
+    """A line a picture, and where everything lies; 1 if one failed. Of what was `measured`, residuals are judged."""
     entries = store.entries()
     failed = False
     for subject in subjects:
@@ -126,6 +133,8 @@ def report(store: RunStore, subjects: Sequence[Subject]) -> int:
         failed = failed or error is not None
         if error is None and entry.get("sigma"):
             scores.append(f"residual {number(entry['residual']):.2f} (1 is the noise)")
+            if measured and (warning := residual_warning(number(entry["residual"]))):
+                print(f"warning: {subject.name}: {warning}", file=sys.stderr)
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")
     return 1 if failed else 0
@@ -134,57 +143,6 @@ def report(store: RunStore, subjects: Sequence[Subject]) -> int:
 def number(value: float | None) -> float:
     """A number of an entry; null is the PSNR of equal pictures, which is infinite."""
     return math.inf if value is None else value
-
-
-def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int) -> list[str]:
-    """What a person wants to know before a run, of which `left` pictures are to be made; the manifest has all of it."""
-    request, settled = recipe.request, recipe.settled
-    sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
-    pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
-    further = [f"{name.replace('_', ' ')} {value}" for name, value in recipe.row.further_guidance().items()]
-    sigma = str(recipe.noise) if recipe.sigma_is_known else "sigma unknown"
-    _, height, width = subjects[0].image.shape
-    count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
-    lines = [
-        f"task       {recipe.task.name}, {sigma}",
-        f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {', '.join([pag, *further])}",
-        f"prior      {prior_name(request)} on {request.device}, {request.precision}",
-        f"picture    {count}, {height} x {width}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
-        f"output     {folder}",
-    ]
-    if left:
-        seconds = left * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
-        lines.append(f"time       about {tqdm.format_interval(seconds)}")
-    return [*lines, *notices(recipe)]
-
-
-def notices(recipe: Recipe) -> list[str]:
-    """What may make a restoration worse than a person expects."""
-    request, found = recipe.request, []
-    if not recipe.sigma_is_known:
-        found.append("notice     sigma is unknown: --sigma makes the restoration better")
-    given = request.tuned_steps is not None or set(recipe.settled.solver.STEP_SIZES) <= set(request.options)
-    if request.steps is not None and request.steps < recipe.row.steps and request.speed == "exact" and not given:
-        found.append(
-            f"notice     the step sizes are meant for {recipe.row.steps} steps, not {request.steps}: "
-            "--speed draft or fast fits them"
-        )
-    same = recipe.settled.steps == recipe.row.steps and recipe.settled.chain == 1
-    if request.speed != "exact" and request.steps is None and same:
-        found.append(
-            f"notice     --speed {request.speed} changes nothing: this row of {request.solver} has "
-            f"{recipe.row.steps} steps, and no shorter preset"
-        )
-    return found
-
-
-def seconds_of_step(recipe: Recipe, subject: Subject) -> float:
-    """The time of one step of one picture, the second of two: the first one also makes what is made once."""
-    started = time.monotonic()
-    for _ in range(2):
-        started = time.monotonic()
-        first_step(recipe, [subject])
-    return time.monotonic() - started
 
 
 def list_layers(request: SolveRequest) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pag_inverse.data.images import Picture, png_bytes, to_uint8
@@ -24,6 +26,7 @@ class SolveEntry(ItemEntry):
     input: Text
     metrics: dict[str, dict[str, Number]]
     sigma: float | None
+    sigma_is_estimated: bool = False
     residual: Number
     deviation: dict[str, Any] | None = None
 
@@ -39,14 +42,15 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
     if error := kept.failure():
         store.finish(subject.name, {**entry, "error": error})
         return error
-    simulated = recipe.request.measurement is None
+    simulated, sigma = recipe.request.measurement is None, recipe.noise_of(subject).sigma
+    truth = subject.image if simulated else subject.truth
     samples = torch.stack([kept.images[s] for s in sorted(kept.images)]).clamp(-1, 1)
     restored = restored_pictures(samples)
     pictures = {
         **restored,
         "measurement": to_uint8(kept.y),
-        "comparison": comparison(tiles(subject, kept, samples, simulated)),
-        "residual": residual_curve(kept.residuals[0], level=1.0 if recipe.noise.sigma > 0 else None),
+        "comparison": comparison(tiles(truth, kept, samples)),
+        "residual": residual_curve(kept.residuals[0], level=1.0 if sigma > 0 else None),
     }
     files = {kind: (f"{subject.name}_{kind}.png", png_bytes(picture)) for kind, picture in pictures.items()}
     if kept.explanation is not None:
@@ -59,8 +63,9 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
         files["std_array"] = (f"{subject.name}_std.npy", npy(samples.std(dim=0)))
         entry["deviation"] = describe_deviation(samples)
     entry |= {
-        "metrics": metrics(subject, kept, restored) if simulated else {},
-        "sigma": recipe.noise.sigma if recipe.sigma_is_known else None,
+        "metrics": {} if truth is None else metrics(truth, kept, restored),
+        "sigma": sigma if recipe.sigma_is_known else None,
+        **({"sigma_is_estimated": True} if subject.sigma is not None else {}),
         "residual": kept.residuals[0][-1],
         "residuals": kept.residuals,
         "restoration_sha256": sha256(pictures["restoration"].tobytes()),
@@ -95,19 +100,19 @@ def describe_deviation(samples: Tensor) -> dict[str, Any]:
     }
 
 
-def tiles(subject: Subject, kept: Samples, samples: Tensor, simulated: bool) -> list[tuple[str, Any]]:
+def tiles(truth: NDArray[np.float32] | None, kept: Samples, samples: Tensor) -> list[tuple[str, Any]]:
     """The comparison picture from left to right: truth where there is one, measurement, restoration, error."""
     row: list[tuple[str, Any]] = [("measurement", kept.enlarged), ("restoration", samples[0])]
     if len(samples) > 1:
         row += [(f"mean of {len(samples)}", samples.mean(dim=0)), deviation_map(samples)]
-    if simulated:
-        row = [("truth", subject.image), *row, error_map(samples[0].numpy(), subject.image)]
+    if truth is not None:
+        row = [("truth", truth), *row, error_map(samples[0].numpy(), truth)]
     return row
 
 
-def metrics(subject: Subject, kept: Samples, restored: dict[str, Picture]) -> dict[str, dict[str, float]]:
+def metrics(image: NDArray[np.float32], kept: Samples, restored: dict[str, Picture]) -> dict[str, dict[str, float]]:
     """PSNR and SSIM of what was saved, and of the measurement enlarged to the picture."""
-    truth = to_uint8(subject.image)
+    truth = to_uint8(image)
     pictures: dict[str, Picture] = {kind: restored[kind] for kind in ("restoration", "mean") if kind in restored}
     pictures["measurement"] = to_uint8(kept.enlarged)
     return {kind: {"psnr": psnr(p, truth), "ssim": ssim(p, truth)} for kind, p in pictures.items()}

@@ -27,6 +27,30 @@ def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Formats = Annotated[tuple[str, ...], AfterValidator(_check_formats)]
+
+
+def read_colour(text: str) -> tuple[int, int, int]:
+    """A colour as #RRGGBB or R,G,B from 0 to 255; ValueError for anything else.
+
+    >>> read_colour("#ff0080"), read_colour("255,0,128")
+    ((255, 0, 128), (255, 0, 128))
+    """
+    if hexadecimal := re.fullmatch(r"#?([0-9a-fA-F]{6})", text.strip()):
+        red, green, blue = bytes.fromhex(hexadecimal[1])
+        return red, green, blue
+    if decimal := re.fullmatch(r"(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3})", text.strip(), re.ASCII):
+        red, green, blue = (int(number) for number in decimal.groups())
+        if max(red, green, blue) <= 255:
+            return red, green, blue
+    raise ValueError("it must be R,G,B with numbers from 0 to 255, or #RRGGBB")
+
+
+def _check_colour(text: str) -> str:
+    read_colour(text)
+    return text
+
+
+Colour = Annotated[str, AfterValidator(_check_colour)]
 Device = Annotated[str, AfterValidator(_check_device)]
 Steps = Annotated[int, Field(ge=1, le=TRAINING_STEPS)]
 
@@ -42,6 +66,8 @@ class SolveRequest:
 
     `solver` auto is the one that the task recommends for the prior. `options` are the solver's own, in place of the
     row's; `batch_size` None is as many images as fit. `explain` has the formats of the pictures that explain guidance.
+    `measurement`, `mask`, `kernel` and `truth` are files, or folders
+    whose files are matched by name. `remove_colour` is #RRGGBB or R,G,B; `grow` None is 2 pixels with it, else 0.
     """
 
     task: str
@@ -51,6 +77,13 @@ class SolveRequest:
     measurement: Path | None = None
     mask: Path | None = None
     kernel: Path | None = None
+    truth: Path | None = None
+    mask_convention: Literal["white-measured", "white-missing"] = "white-measured"
+    remove_colour: Colour | None = None
+    colour_tolerance: Annotated[int, Field(ge=0, le=254)] = 24
+    grow: Annotated[int, Field(ge=0, le=256)] | None = None
+    scale: Annotated[int, Field(ge=1, le=64)] | None = None
+    skip_unreadable: bool = False
     sigma: Sigma | None = None
     box: tuple[int, int, int, int] | None = None
     prompt: str | None = None
@@ -80,6 +113,9 @@ class SolveRequest:
     composite: Annotated[
         Literal["none", "measurement"], described("measurement: paste the measured pixels into the result")
     ] = "none"
+    composite_edge: Annotated[
+        int, Field(ge=0, le=256, description="pixels around a hole over which pasted pixels fade in")
+    ] = 0
     compile: Annotated[bool, described("torch.compile the networks: minutes to start, then faster")] = False
     channels_last: Annotated[bool, described("tensors of the networks with channels innermost")] = False
     tf32: Annotated[

@@ -140,7 +140,6 @@ SOLVE = """
 {t} --input {m}/pictures --output {m}
 {t} --input {m}/pictures --measurement {m}/y.png
 {t} --measurement {m}/none.png
-{t} --measurement {m}/pictures
 {t} --measurement {m}/pipe
 {t} --measurement {m}/y.png --size 64
 {t} --measurement {m}/y.png --mask {m}/mask.png

@@ -1,0 +1,102 @@
+"""What a person is told before a run, and of its residuals afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pag_inverse.restoration.batches import first_step
+from pag_inverse.restoration.measured import kernel_notices
+from pag_inverse.restoration.noise_level import describe_sigma
+from pag_inverse.restoration.recipe import Recipe
+from pag_inverse.restoration.request import prior_name
+from pag_inverse.restoration.subjects import Subject
+
+LOW, HIGH, MOST = 0.5, 1.5, 12  # residuals between these are near the noise level; notices of single measurements
+
+
+def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int) -> list[str]:
+    """What a person wants to know before a run, of which `left` pictures are to be made; the manifest has all of it."""
+    request, settled = recipe.request, recipe.settled
+    sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
+    pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
+    further = [f"{name.replace('_', ' ')} {value}" for name, value in recipe.row.further_guidance().items()]
+    sigma = str(recipe.noise) if recipe.sigma_is_known else "sigma unknown"
+    if recipe.estimates_sigma:
+        sigma = "sigma estimated"
+    sides = [f"{height} x {width}" for height, width in sorted({subject.image.shape[1:] for subject in subjects})]
+    size = sides[0] if len(sides) == 1 else f"{sides[0]} to {sides[-1]}"
+    count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
+    lines = [
+        f"task       {recipe.task.name}, {sigma}",
+        f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {', '.join([pag, *further])}",
+        f"prior      {prior_name(request)} on {request.device}, {request.precision}",
+        f"picture    {count}, {size}, {request.samples} sample{'s' if request.samples > 1 else ''} each",
+        f"output     {folder}",
+    ]
+    if left:
+        seconds = left * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
+        lines.append(f"time       about {tqdm.format_interval(seconds)}")
+    return [*lines, *notices(recipe), *notices_of_subjects(subjects)]
+
+
+def notices(recipe: Recipe) -> list[str]:
+    """What may make a restoration worse than a person expects."""
+    request, found = recipe.request, []
+    if not recipe.sigma_is_known:
+        found.append("notice     sigma is unknown: --sigma makes the restoration better")
+    found += [f"notice     {said}" for said in kernel_notices(request, recipe.task)]
+    given = request.tuned_steps is not None or set(recipe.settled.solver.STEP_SIZES) <= set(request.options)
+    if request.steps is not None and request.steps < recipe.row.steps and request.speed == "exact" and not given:
+        found.append(
+            f"notice     the step sizes are meant for {recipe.row.steps} steps, not {request.steps}: "
+            "--speed draft or fast fits them"
+        )
+    same = recipe.settled.steps == recipe.row.steps and recipe.settled.chain == 1
+    if request.speed != "exact" and request.steps is None and same:
+        found.append(
+            f"notice     --speed {request.speed} changes nothing: this row of {request.solver} has "
+            f"{recipe.row.steps} steps, and no shorter preset"
+        )
+    return found
+
+
+def notices_of_subjects(subjects: Sequence[Subject]) -> list[str]:
+    """The estimates of sigma, and what else is to be known of single measurements: of the first ones, and how many."""
+    found = []
+    for subject in subjects:
+        name = f"{subject.name}: " if len(subjects) > 1 else ""
+        if subject.sigma is not None:
+            jpeg = "; it is a JPEG, whose noise is uneven" if is_jpeg(subject.source) else ""
+            found.append(f"notice     {name}{describe_sigma(subject.sigma, 'by --sigma')}{jpeg}")
+        found += [f"notice     {name}{said}" for said in subject.notices]
+    return [*found[:MOST], *([f"notice     and {len(found) - MOST} more"] if len(found) > MOST else [])]
+
+
+def is_jpeg(source: str) -> bool:
+    """Whether a file is a JPEG by its name."""
+    return Path(source).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+def residual_warning(residual: float) -> str:
+    """What a residual that is far from the noise level may mean; empty where it is near."""
+    if LOW <= residual <= HIGH:
+        return ""
+    if residual > HIGH:
+        return (
+            f"the residual is {residual:.2f} times the noise: it does not agree with the measurement; look at the "
+            "kernel (its size, or turned by 180 degrees), the mask's convention, sigma (too small?), the steps"
+        )
+    return f"the residual is {residual:.2f} times the noise: sigma is probably too large, and detail is lost"
+
+
+def seconds_of_step(recipe: Recipe, subject: Subject) -> float:
+    """The time of one step of one picture, the second of two: the first one also makes what is made once."""
+    started = time.monotonic()
+    for _ in range(2):
+        started = time.monotonic()
+        first_step(recipe, [subject])
+    return time.monotonic() - started

@@ -19,6 +19,7 @@ def pasted(x: Tensor, problem: InverseProblem, edge: int = 0) -> Tensor:
     if edge == 0:
         return problem.operator.project(x, y)
     weights = torch.stack([_fading(mask[0], edge) for mask in problem.mask])[:, None]
+    x = x.clamp(-1, 1)  # as it is saved
     return x + weights.to(x) * (y - x)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from operators import Inpainting, check_settings, operator_class
+from operators import OPERATORS, Inpainting, check_settings, operator_class
 from pag_inverse.guidance import make_combination, make_perturbation, spelling
 from pag_inverse.priors.checkpoints.picture_side import picture_side, prior_kind
 from pag_inverse.restoration.noise_level import PICTURES
@@ -66,7 +66,8 @@ def estimates_sigma(request: SolveRequest) -> bool:
         return False
     task = load_task(request.task, None, AUTO, image_size=LARGE_FROM, pag=False)
     parts = task.operator.settings.get("operators", [{"name": task.operator.name}])
-    return task.noise != "none" and all(issubclass(operator_class(part["name"]), PICTURES) for part in parts)
+    kinds = [OPERATORS.get(part["name"]) for part in parts]
+    return task.noise != "none" and all(kind is not None and issubclass(kind, PICTURES) for kind in kinds)
 
 
 def check_request(request: SolveRequest) -> None:
@@ -134,6 +135,7 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
     changes: dict[str, Any] = {}
     if request.project is not None:
         changes["project"] = request.project
+    check_settings(task.operator.name, task.operator.settings, f"{task.source}: operator.settings")
     inpaints = issubclass(operator_class(task.operator.name), Inpainting)
     if (request.remove_colour is not None or (request.measurement and request.box is not None)) and not inpaints:
         raise ValueError(f"--box and --remove-colour go with an inpainting task, not with {task.name}")
@@ -145,7 +147,6 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
         changes |= _scaled(task, request.scale)
     if request.composite == "measurement" and not inpaints:
         raise ValueError(f"composite=measurement pastes known pixels: it goes with inpainting, not with {task.name}")
-    check_settings(task.operator.name, task.operator.settings, f"{task.source}: operator.settings")
     operator = OperatorConfig(task.operator.name, {**task.operator.settings, **changes})
     in_hole = task.noise_in_hole if request.noise_in_hole is None else request.noise_in_hole
     task = replace(task, operator=operator, noise_in_hole=in_hole)

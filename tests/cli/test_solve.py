@@ -78,12 +78,18 @@ def test_the_solver_is_the_task_s_unless_it_is_named(
     assert settings["solver"] == solver and settings["prior"] == ("latent" if solver == "psld" else "pixel")
 
 
-def test_a_measurement_of_unknown_sigma_is_restored_by_the_solver_of_the_paper(photograph: Path, here: Path) -> None:
-    """Solvers that divide by sigma would restore the noise."""
-    args = ["--task", "gaussian_deblur", "--measurement", str(photograph), "--steps", "2"]
-    for more, solver in (([], "dps"), (["--sigma", "0.05"], "diffpir")):
-        assert command.main([*args, *more]) == 0
-        assert manifest(here / "results" / f"gaussian_deblur_{solver}")["settings"]["solver"] == solver
+def test_only_a_measurement_of_unknown_sigma_is_restored_by_the_solver_of_the_paper(
+    photograph: Path, here: Path
+) -> None:
+    """Solvers that divide by sigma would restore the noise: it is estimated, but for what is left of a JPEG."""
+    args = ["--measurement", str(photograph), "--steps", "2"]
+    assert command.main(["--task", "gaussian_deblur", *args]) == 0
+    content = manifest(here / "results" / "gaussian_deblur_diffpir")
+    assert content["settings"]["noise"] == "gaussian of estimated sigma" and content["settings"]["sigma"] is None
+    assert 0.002 < content["images"]["chelsea"]["sigma"] < 0.05 and content["images"]["chelsea"]["sigma_is_estimated"]
+    assert command.main(["--task", "jpeg", *args]) == 0
+    content = manifest(here / "results" / "jpeg_dps")
+    assert content["settings"]["noise"] == "unknown" and content["images"]["chelsea"]["sigma"] is None
 
 
 def test_the_kind_of_a_prior_is_told_from_its_files(here: Path, adm_checkpoint: Path, tiny_sd_folder: Path) -> None:
@@ -194,7 +200,7 @@ def test_a_measurement_of_ones_own(photograph: Path, here: Path) -> None:
     args = ["--task", "box_inpainting", "--solver", "psld", "--measurement", str(photograph), "--mask", "mask.png"]
     assert command.main([*args, "--steps", "2", "--output", "masked"]) == 0
     settings = manifest(here / "masked")["settings"]
-    assert settings["renoise_prediction"] is False and settings["sigma"] is None
+    assert settings["renoise_prediction"] and settings["sigma"] is None  # it is estimated, for each picture
 
 
 def test_pag_zero_takes_the_row_without_pag(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -413,7 +419,10 @@ def test_the_examples_of_the_help_run(here: Path, photograph: Path) -> None:
     np.save("kernel.npy", gaussian_kernel(9, 1.5))
     text = command.EXAMPLES.replace("\\\n", " ")
     commands = re.findall(r"python scripts/solve.py (.*)", text)
-    assert len(commands) == 4
+    assert len(commands) == 5
+    marked = np.asarray(PIL.Image.open(photograph)).copy()
+    marked[20:24, 10:50] = (255, 0, 255)
+    PIL.Image.fromarray(marked).save("photo.png")
     for arguments in commands:
         small = [] if "--measurement" in arguments else ["--size", "64"]
         assert command.main([*shlex.split(arguments), "--steps", "2", *small, "--overwrite"]) == 0

@@ -1,0 +1,190 @@
+"""The solve command with measurements of one's own: folders, truths, what is missing, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from operators import gaussian_kernel
+from pag_inverse.cli.solve import main
+from pag_inverse.data.images import bundled_photograph, prepare, to_uint8, write_png
+
+HOLE = (slice(20, 40), slice(24, 44))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two photographs of different sizes with a hole, noise of 0.05 outside of it, their masks and truths."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for folder in ("y", "masks", "truths"):
+        (tmp_path / folder).mkdir()
+    for name, side in (("chelsea", 64), ("coffee", 96)):
+        x = prepare(bundled_photograph(name), side)
+        mask = np.full((side, side), 255, np.uint8)
+        mask[HOLE] = 0
+        write_png(f"truths/{name}.png", x)
+        PIL.Image.fromarray(mask).save(f"masks/{name}.png")
+        noisy = x + 0.05 * rng.standard_normal(x.shape).astype(np.float32)
+        np.save(f"y/{name}.npy", np.where(mask > 0, noisy, -1).astype(np.float32))
+    return tmp_path
+
+
+def solve(*args: str, task: str = "inpaint", output: str = "out") -> int:
+    try:
+        return main(["--task", task, *args, "--steps", "1", "--output", output])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def manifest(folder: str = "out") -> dict[str, Any]:
+    return json.loads((Path(folder) / "manifest.json").read_text())
+
+
+def picture(name: str) -> np.ndarray:
+    return np.asarray(PIL.Image.open(name), int)
+
+
+def test_a_folder_of_two_sizes_with_masks_and_truths_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve("--measurement", "y", "--mask", "masks", "--truth", "truths") == 0
+    told = capsys.readouterr()
+    assert "64 x 64 to 96 x 96" in told.err and "chelsea: sigma is estimated: 0.0" in told.err
+    images = manifest()["images"]
+    for name, side in (("chelsea", 64), ("coffee", 96)):
+        assert picture(f"out/{name}_restoration.png").shape == (side, side, 3)
+        assert images[name]["sigma"] == pytest.approx(0.05, rel=0.15) and images[name]["sigma_is_estimated"]
+        assert 5 < images[name]["metrics"]["restoration"]["psnr"] < 40 and f"{name}: restoration" in told.out
+    assert solve("--measurement", "y/coffee.npy", "--mask", "masks/coffee.png", output="one") == 0
+    assert Path("one/coffee_restoration.png").read_bytes() == Path("out/coffee_restoration.png").read_bytes()
+    PIL.Image.new("L", (96, 96), 255).save("masks/coffee.png")  # another mask is another measurement
+    assert solve("--measurement", "y", "--mask", "masks", "--truth", "truths") == 2
+    assert "coffee" in capsys.readouterr().err
+
+
+def test_what_is_missing_by_a_box_a_colour_or_a_transparent_part(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All three, and a mask, give the same restoration where they mean the same pixels."""
+    marked, mask = picture("truths/chelsea.png").astype(np.uint8), picture("masks/chelsea.png").astype(np.uint8)
+    marked[HOLE] = (250, 3, 255)
+    PIL.Image.fromarray(marked).save("chelsea.png")
+    PIL.Image.fromarray(np.dstack([marked, mask])).save("erased.png")
+    Path("a").mkdir()
+    Path("erased.png").rename("a/chelsea.png")
+    ways = {
+        "mask": ["--measurement", "chelsea.png", "--mask", "masks/chelsea.png"],
+        "box": ["--measurement", "chelsea.png", "--box", "20", "24", "20", "20"],
+        "colour": ["--measurement", "chelsea.png", "--remove-colour", "#ff00ff", "--grow", "0"],
+        "transparent": ["--measurement", "a/chelsea.png"],
+    }
+    for way, args in ways.items():
+        assert solve(*args, "--sigma", "0.02", output=way) == 0
+        assert Path(way, "chelsea_restoration.png").read_bytes() == Path("mask/chelsea_restoration.png").read_bytes()
+    told = capsys.readouterr().err
+    assert "the transparent pixels are the hole: 9.8 % of the picture" in told and "#ff00ff and 0 pixels" in told
+    inverted = PIL.Image.fromarray(255 - mask)
+    inverted.save("inverted.png")
+    convention = ["--mask-convention", "white-missing"]
+    assert solve(*ways["mask"][:2], "--mask", "inverted.png", *convention, "--sigma", "0.02", output="inverted") == 0
+    assert Path("inverted/chelsea_restoration.png").read_bytes() == Path("mask/chelsea_restoration.png").read_bytes()
+    capsys.readouterr()
+    assert solve(*ways["mask"][:2], "--mask", "inverted.png", "--dry-run", output="wrong") == 0
+    assert "10 % of the pixels count as measured, and they are all of one colour" in capsys.readouterr().err
+
+
+def test_known_pixels_are_pasted_with_a_hard_or_a_soft_edge(here: Path) -> None:
+    args = ["--measurement", "y/coffee.npy", "--mask", "masks/coffee.png", "--sigma", "0.05"]
+    for edge in ("0", "4"):
+        assert solve(*args, "--composite", "measurement", "--composite-edge", edge, output=edge) == 0
+    assert solve(*args, output="plain") == 0
+    hard, soft, plain = (picture(f"{name}/coffee_restoration.png") for name in ("0", "4", "plain"))
+    y, known = to_uint8(np.load("y/coffee.npy")).astype(int), picture("masks/coffee.png") > 0
+    assert np.abs(hard - y)[known].max() <= 1 and np.array_equal(hard[~known], plain[~known])
+    assert np.array_equal(soft[~known], plain[~known])
+    assert np.abs(soft - y)[:10].max() <= 1  # ten pixels and more from the hole
+    row = soft[19, 30] - (y[19, 30] + 4 * plain[19, 30]) / 5  # next to it: a fifth of what was measured
+    assert np.abs(row).max() <= 1
+
+
+def test_a_small_picture_becomes_so_many_times_larger(here: Path) -> None:
+    write_png("small.png", prepare(bundled_photograph("chelsea"), 24))
+    assert solve("--measurement", "small.png", "--scale", "3", task="super_resolution_x4") == 0
+    assert picture("out/small_restoration.png").shape == (72, 72, 3)
+    assert manifest()["settings"]["operator_settings"]["scale"] == 3
+
+
+def test_kernels_by_name_and_the_task_s_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("kernels").mkdir()
+    for name, std in (("chelsea", 1.0), ("coffee", 2.0)):
+        np.save(f"kernels/{name}.npy", gaussian_kernel(9, std))
+    assert solve("--measurement", "truths", "--kernel", "kernels", "--dry-run", task="deblur") == 0
+    assert "the kernel is the task's" not in capsys.readouterr().err
+    assert solve("--measurement", "truths", "--dry-run", task="gaussian_deblur") == 0
+    assert "the kernel is the task's (kernel_size 61, std 3.0)" in capsys.readouterr().err
+
+
+def test_a_residual_far_from_the_noise_is_a_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kernel of another blur, sigma known: the restoration cannot agree with the measurement."""
+    args = ["--measurement", "truths/coffee.png", "--sigma", "0.01"]
+    assert solve(*args, task="gaussian_deblur") == 0
+    told = capsys.readouterr().err
+    assert "warning: coffee: the residual is" in told and "the kernel" in told
+
+
+def test_masks_with_wide_soft_edges_are_cut_in_the_middle(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ramp = np.clip(np.abs(np.arange(96) - 48) * 16 - 256, 0, 255).astype(np.uint8)  # from 16 to 32 pixels off
+    PIL.Image.fromarray(np.minimum(np.full((96, 96), 255), ramp[None]).astype(np.uint8)).save("soft.png")
+    assert solve("--measurement", "truths/coffee.png", "--mask", "soft.png", "--dry-run") == 0
+    assert "soft edges" in caplog.text
+
+
+def test_unreadable_files_of_a_folder_are_named_or_left_out(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("truths/broken.png").write_text("nothing")
+    args = ["--measurement", "truths", "--box", "0", "0", "9", "9", "--dry-run"]
+    assert solve(*args) == 2
+    assert solve(*args, "--skip-unreadable") == 0
+    assert "broken.png is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("--measurement y --mask lonely", "lonely: no file for the mask of coffee"),
+        ("--measurement y/coffee.npy --mask masks/chelsea.png", "masks/chelsea.png: mask of shape (64, 64)"),
+        ("--measurement y/coffee.npy --mask masks/coffee.png --truth truths/chelsea.png", "its truth has 64 x 64"),
+        ("--measurement y/coffee.npy --box 90 0 9 9", "does not lie inside the 96 x 96 pixels"),
+        ("--measurement y/coffee.npy --box 0 0 96 96", "no measured pixel is left"),
+        ("--measurement y/coffee.npy --box 0 0 9 9 --grow 200", "no measured pixel is left"),
+        ("--measurement y/coffee.npy --remove-colour #00ff00", "no pixel is within 24 levels of #00ff00"),
+        ("--measurement truths/coffee.png --remove-colour 128,128,128 --colour-tolerance 254", "every pixel is within"),
+        ("--measurement y/coffee.npy --remove-colour 256,0,0", "it must be R,G,B with numbers from 0 to 255"),
+        ("--measurement y/coffee.npy --box 0 0 9 9 --remove-colour #00ff00", "give one of them"),
+        ("--measurement y/coffee.npy", "needs --mask, --box, --remove-colour, or transparent pixels"),
+        ("--measurement empty --box 0 0 9 9", "no measurements in it"),
+        ("--remove-colour #00ff00", "--remove-colour goes with --measurement"),
+        ("--truth truths", "--truth goes with --measurement"),
+        ("--measurement y --box 0 0 9 9 --mask-convention white-missing", "--mask-convention goes with --mask"),
+        ("--measurement y --box 0 0 9 9 --composite-edge 2", "--composite-edge goes with --composite"),
+        ("--measurement y --box 0 0 9 9 --scale 2", "--scale goes with a super-resolution task"),
+        ("--measurement y --mask few.png", "sigma is estimated from at least 200 pixels"),
+        ("--task deblur --measurement y --remove-colour #00ff00", "go with an inpainting task"),
+        ("--task deblur --measurement y --kernel even.npy", "even.npy: kernel of shape (4, 4)"),
+    ],
+)
+def test_bad_input_is_one_line(args: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lonely").mkdir()
+    Path("empty").mkdir()
+    Path("masks/chelsea.png").rename("lonely/chelsea.png")
+    PIL.Image.open("lonely/chelsea.png").save("masks/chelsea.png")
+    few = np.zeros((64, 64), np.uint8)
+    few[:2] = 255
+    PIL.Image.fromarray(few).save("few.png")
+    np.save("even.npy", np.ones((4, 4)) / 16)
+    assert solve(*args.split()) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1 and not Path("out").exists()

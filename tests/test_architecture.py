@@ -50,7 +50,7 @@ TOP_LEVEL = {
     ".ci",
     ".gitignore",
 }
-LARGEST_FILE, LARGEST_CLI = 300, 1100  # lines
+LARGEST_FILE, LARGEST_CLI = 300, 1150  # lines
 LARGEST_SHARE = 1 / 6  # of the code, for one room
 
 

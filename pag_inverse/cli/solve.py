@@ -70,12 +70,8 @@ def add_measurement(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--box", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="what is missing")
     p.add_argument("--remove-colour", metavar="COLOUR", help="pixels of this colour are missing: R,G,B or #RRGGBB")
     p.add_argument("--colour-tolerance", type=int, default=24, metavar="N", help="of 255, in each channel")
-    p.add_argument(
-        "--grow", type=int, metavar="N", help="pixels more are missing; by default 0, 2 with --remove-colour"
-    )
-    p.add_argument(
-        "--kernel", type=path, metavar="FILE|DIR", help="their blurs, point spread functions: y = kernel * x"
-    )
+    p.add_argument("--grow", type=int, metavar="N", help="pixels more are missing; by default 0, of a colour 2")
+    p.add_argument("--kernel", type=path, metavar="FILE|DIR", help="point spread functions: y = kernel * x")
     p.add_argument("--scale", type=int, metavar="N", help="of a super-resolution task: N times larger")
     p.add_argument("--truth", type=path, metavar="FILE|DIR", help="clean pictures for metrics; solvers never see them")
     p.add_argument("--composite", choices=("none", "measurement"), default="none", help="paste what was measured")

@@ -296,7 +296,7 @@ BAD_ARGUMENTS = [
     (["--set", "variance=1"], "variance is 1"),
 ]
 BAD_RUNS = [
-    (["--prior", "nowhere"], "ffhq, imagenet, latent, pixel, sd15"),
+    (["--prior", "nowhere"], "ffhq, imagenet, imagenet_conditional, latent, pixel, sd15"),
     (["--prior", "ffhq", "--dataset", "ffhq"], "deepinv/diffunet"),
     (["--layers", "input_blocks.2.1"], "middle_block.1"),
     (["--whole", "--size", "64"], "--whole keeps the size of the pictures"),
@@ -405,7 +405,7 @@ def test_arguments_are_judged_without_torch(args: list[str], tmp_path: Path) -> 
     assert done.returncode == (0 if "--help" in args else 2), done.stderr
     assert len(done.stderr.splitlines()) == (0 if "--help" in args else 1)
     if "--help" in args:
-        assert done.stdout.count("python scripts/solve.py") == 4
+        assert done.stdout.count("python scripts/solve.py") == 5
 
 
 def test_the_examples_of_the_help_run(here: Path, photograph: Path) -> None:

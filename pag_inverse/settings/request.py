@@ -66,8 +66,8 @@ class SolveRequest:
 
     `solver` auto is the one that the task recommends for the prior. `options` are the solver's own, in place of the
     row's; `batch_size` None is as many images as fit. `explain` has the formats of the pictures that explain guidance.
-    `measurement`, `mask`, `kernel` and `truth` are files, or folders whose files are matched by name. `remove_colour` is
-    #RRGGBB or R,G,B; `grow` None is 2 pixels with it, else 0.
+    `measurement`, `mask`, `kernel` and `truth` are files, or folders whose files are matched by name. `remove_colour`
+    is #RRGGBB or R,G,B; `grow` None is 2 pixels with it, else 0.
     """
 
     task: str

@@ -1,7 +1,7 @@
 """Restore a data set and report on it: one command a table, on any number of processes, resumable at any moment.
 
 Every image is saved when it is done; the same command goes on where it was. Metrics are computed from what was saved,
-and report.md, report.html and results.csv are written at the end.
+and report.html, report.md, report.tex, results.csv and figures/ are written at the end.
 """
 
 from __future__ import annotations

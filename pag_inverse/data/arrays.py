@@ -194,3 +194,14 @@ def _mask_of_picture(path: Path, white_is_missing: bool) -> NDArray[np.bool_]:
         return visible  # of a photograph, what was not erased
     known = np.asarray((grey >= 0.5) != white_is_missing)
     return known if visible is None else np.asarray(known & visible)
+
+
+def read_saved(path: Path) -> NDArray[Any]:
+    """An array that a run saved; ValueError where the file is damaged or empty."""
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except Exception as error:  # whatever numpy makes of bytes that are no array
+        raise ValueError(f"{path} is no array that numpy can read") from error
+    if 0 in array.shape:
+        raise ValueError(f"{path}: the array {array.shape} is empty")
+    return array

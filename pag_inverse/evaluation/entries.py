@@ -47,20 +47,26 @@ class EvaluationEntry(ItemEntry):
         return self
 
 
-class Scores(Line):
-    """The metrics of one sample; null is the PSNR of equal pictures, which is infinite."""
+class PictureScores(Line):
+    """The metrics of a picture; null is the PSNR of equal pictures, which is infinite."""
 
     psnr: Number
     ssim: Number
-    residual: Number
     lpips: float | None = None
 
 
+class Scores(PictureScores):
+    """The metrics of one sample."""
+
+    residual: Number
+
+
 class ScoreLine(Line):
-    """The scores of each sample of an image, and the pixels that were scored."""
+    """The scores of each sample of an image and of its measurement, and the pixels that were scored."""
 
     key: str
     lpips_net: str
+    measurement: PictureScores | None = None
     scores: Annotated[list[Scores], Field(min_length=1)]
 
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from pag_inverse.data.arrays import read_saved
 from pag_inverse.data.images import Picture, from_uint8, prepare, read_picture, to_uint8
 from pag_inverse.evaluation.entries import ScoreLine
 from pag_inverse.metrics.distribution import NAMES, Inception, cached_features, distances
@@ -31,7 +34,11 @@ def score_run(store: RunStore, networks: MetricNetworks, rank: int = 0, world: i
             _score(metric_picture(store, entry, s, len(truth)), truth, residual, networks)
             for s, residual in enumerate(entry["residual"])
         ]
-        store.append(LINES, {"key": _key(store, entry), "lpips_net": networks.lpips_net, "scores": scores})
+        line: dict[str, Any] = {"key": _key(store, entry), "lpips_net": networks.lpips_net, "scores": scores}
+        shown = measured_picture(store, entry, len(truth))
+        if shown is not None:
+            line["measurement"] = _picture_scores(shown, truth, networks)
+        store.append(LINES, line)
         if not isinstance(networks.inception, str):
             features_of(store, entry, networks.inception, networks.inception_sha256)
 
@@ -41,7 +48,28 @@ def metric_picture(store: RunStore, entry: Entry, sample: int, side: int) -> Pic
     picture = read_picture(store.path(entry, f"restoration{sample}"))
     if len(picture) == side:
         return picture
-    return to_uint8(prepare(from_uint8(picture), side, store.settings.get("resize", "bicubic")))
+    return to_uint8(prepare(from_uint8(picture), side, _resize(store)))
+
+
+def _resize(store: RunStore) -> Any:
+    return store.settings.get("resize", "bicubic")
+
+
+def measured_picture(store: RunStore, entry: Entry, side: int) -> Picture | None:
+    """A measurement at the side of the metrics, its pixels repeated; None where it is no picture.
+
+    A picture has one or three channels, and is as large as the restoration or a whole number of times smaller.
+    """
+    if "measurement" not in entry["files"]:
+        return None
+    y, whole = read_saved(store.path(entry, "measurement")), len(read_picture(store.path(entry, "restoration0")))
+    factor = -(-whole // max(y.shape[-1], 1))
+    small = -(-whole // factor)
+    if y.shape not in ((1, small, small), (3, small, small)):
+        return None
+    enlarged = y.repeat(factor, axis=1).repeat(factor, axis=2)[:, :whole, :whole]
+    picture = to_uint8(enlarged.astype(np.float32))
+    return picture if whole == side else to_uint8(prepare(from_uint8(picture), side, _resize(store)))
 
 
 def restored(store: RunStore) -> dict[str, Entry]:
@@ -67,6 +95,15 @@ def summarise_run(store: RunStore, networks: MetricNetworks) -> list[Metric]:
     reasons = {"lpips": networks.lpips} if isinstance(networks.lpips, str) else {}
     paired = [summarise(name, scores, reasons.get(name, "no images")) for name in PAIRED]
     return [*paired, *distribution_metrics(store, list(scores), networks)]
+
+
+def summarise_measurements(store: RunStore, networks: MetricNetworks) -> list[Metric]:
+    """The metrics of the measurements themselves; none where they are no pictures."""
+    known = _known(store, networks.lpips_net)
+    lines = {i: known.get(_key(store, entry), {}).get("measurement") for i, entry in restored(store).items()}
+    scores = {i: [_numbers(line)] for i, line in lines.items() if line is not None}
+    found = (summarise(name, scores) for name in PAIRED if name != "residual")
+    return [metric for metric in found if metric.mean is not None]
 
 
 def distribution_metrics(store: RunStore, ids: Sequence[str], networks: MetricNetworks) -> list[Metric]:
@@ -111,7 +148,11 @@ def compare_runs(before: RunStore, after: RunStore, lpips_net: str = "vgg") -> l
 
 
 def _score(picture: Picture, truth: Picture, residual: float, networks: MetricNetworks) -> dict[str, float]:
-    found = {"psnr": psnr(picture, truth), "ssim": ssim(picture, truth), "residual": residual}
+    return {**_picture_scores(picture, truth, networks), "residual": residual}
+
+
+def _picture_scores(picture: Picture, truth: Picture, networks: MetricNetworks) -> dict[str, float]:
+    found = {"psnr": psnr(picture, truth), "ssim": ssim(picture, truth)}
     if not isinstance(networks.lpips, str):
         found["lpips"] = networks.lpips(picture, truth)
     return found

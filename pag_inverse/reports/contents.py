@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pag_inverse.metrics.summary import Metric
+from pag_inverse.metrics.summary import Difference, Metric
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class RunReport:
 
     `settings` holds at least `task`, `solver`, `s` (the PAG scale), `images` (the kind of data set), `dataset` (whose
     rows of the tables) and `sigma`; everything in it is printed. `images` are the restored ones by id, `failures` the
-    reasons by id. Two runs whose names differ by a final `_pag` are shown side by side.
+    reasons by id. `measurement` has the metrics of the measurements themselves, enlarged to the pictures' size, where
+    they are pictures. Two runs whose names differ by a final `_pag` are shown side by side.
     """
 
     name: str
@@ -43,14 +44,27 @@ class RunReport:
     metrics: Sequence[Metric]
     images: Mapping[str, ImageResult]
     failures: Mapping[str, str] = field(default_factory=dict)
+    measurement: Sequence[Metric] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """With PAG minus without, paired by picture: of the run without PAG, `run`, and that of the same name with it."""
+
+    run: str
+    differences: Sequence[Difference]
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The runs of an evaluation; `variants` says of each metric, by its name, how it is computed."""
+    """The runs of an evaluation; `variants` says of each metric, by its name, how it is computed.
+
+    `changes` has what PAG changes in each pair of runs.
+    """
 
     runs: Sequence[RunReport]
     variants: Mapping[str, str]
+    changes: Sequence[Change] = ()
 
 
 @dataclass(frozen=True)

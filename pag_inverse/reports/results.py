@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pag_inverse.metrics.statistics import estimate
 from pag_inverse.metrics.summary import Metric
@@ -25,16 +26,25 @@ TITLES = {
 }
 COST_TITLES = ("s/image", "images/h", "peak GPU MB")
 COLUMNS = ("run", "task", "solver", "pag", "metric", "variant", "n", "mean", "low", "high", "spread", "worst", "best")
+NO_FIGURE = "n/a"
 _TWO_DIGITS = ("psnr", "fid", "inception_score", "residual")
 
 
 def results_csv(report: EvaluationReport) -> str:
-    """A line for each run and metric; empty where there is no figure, with the reason in the last column."""
+    """A line for each run and metric; empty where there is no figure, with the reason in the last column.
+
+    Lines of the measurements themselves come before their task's first run; they have no solver.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, "paper", "reason"])
+    first = _measured(report)
     for run in report.runs:
         s = run.settings
+        for m in first[run.name].measurement if run.name in first else ():
+            figures = [m.n, m.mean, m.low, m.high, m.spread, m.worst, m.best, None]
+            named = [_measured_name(run), s["task"], "", "", m.name, report.variants.get(m.name, "")]
+            writer.writerow([*named, *("" if figure is None else figure for figure in figures), m.reason])
         for m in run.metrics:
             figures = [m.n, m.mean, m.low, m.high, m.spread, m.worst, m.best, paper_figure(s, m.name)]
             named = [run.name, s["task"], s["solver"], s["s"], m.name, report.variants.get(m.name, "")]
@@ -43,22 +53,62 @@ def results_csv(report: EvaluationReport) -> str:
 
 
 def results_table(report: EvaluationReport) -> Table:
-    """A row for each run: its number of images, every metric, what it cost; sorted by the numbers themselves."""
+    """A row for each run: its number of images, every metric, what it cost; sorted by the numbers themselves.
+
+    A row of the measurements themselves comes before their task's first run. Columns without a figure are left out.
+    """
     head = ["run", "n", *TITLES.values(), *COST_TITLES]
     rows, values = [], []
+    first = _measured(report)
     for run in report.runs:
-        found = {m.name: m for m in run.metrics}
-        metrics = [found.get(name, Metric(name)) for name in TITLES]
-        first = [run.name, str(max((m.n for m in run.metrics), default=0))]
-        rows.append([*first, *(metric_text(m, paper_figure(run.settings, m.name)) for m in metrics), *costs(run)])
-        values.append([*first, *("" if m.mean is None else repr(m.mean) for m in metrics), *costs(run)])
-    return Table(head, rows, values, "sortable")
+        if run.name in first:
+            texts, numbers = _metric_cells(run.measurement)
+            named = [_measured_name(run), *_count(run.measurement)]
+            rows.append([*named, *("" if text == NO_FIGURE else text for text in texts), *[""] * len(COST_TITLES)])
+            values.append([*named, *numbers, *[""] * len(COST_TITLES)])
+        texts, numbers = _metric_cells(run.metrics, run.settings)
+        named = [run.name, *_count(run.metrics)]
+        rows.append([*named, *texts, *costs(run)])
+        values.append([*named, *numbers, *costs(run)])
+    kept = [c for c in range(len(head)) if c < 2 or any(row[c] not in ("", NO_FIGURE) for row in rows)]
+    head, *rows_and_values = ([row[c] for c in kept] for row in (head, *rows, *values))
+    return Table(head, rows_and_values[: len(rows)], rows_and_values[len(rows) :], "sortable")
+
+
+def _metric_cells(metrics: Sequence[Metric], settings: Mapping[str, Any] | None = None) -> tuple[list[str], list[str]]:
+    """The text of every metric, beside the paper's where `settings` are given, and what it sorts by."""
+    found = {m.name: m for m in metrics}
+    all_of = [found.get(name, Metric(name)) for name in TITLES]
+    texts = [metric_text(m, None if settings is None else paper_figure(settings, m.name)) for m in all_of]
+    return texts, ["" if m.mean is None else repr(m.mean) for m in all_of]
+
+
+def _count(metrics: Sequence[Metric]) -> list[str]:
+    return [str(max((m.n for m in metrics), default=0))]
+
+
+def _measured(report: EvaluationReport) -> dict[str, RunReport]:
+    """The runs before which a row of their measurements stands: the first with just these, by name."""
+    found: dict[tuple[object, ...], RunReport] = {}
+    for run in report.runs:
+        if any(m.mean is not None for m in run.measurement):
+            found.setdefault((run.settings["task"], *((m.n, m.mean) for m in run.measurement)), run)
+    return {run.name: run for run in found.values()}
+
+
+def _measured_name(run: RunReport) -> str:
+    return f"measurement of {run.settings['task']}"
+
+
+def digits_of(name: str) -> int:
+    """The decimal digits of a metric."""
+    return 2 if name in _TWO_DIGITS else 4
 
 
 def metric_text(metric: Metric, paper: float | None = None) -> str:
     """The mean with half its interval; on further lines what the samples vary and the paper's figure."""
-    digits = 2 if metric.name in _TWO_DIGITS else 4
-    text = "n/a" if metric.mean is None else f"{metric.mean:.{digits}f}"
+    digits = digits_of(metric.name)
+    text = NO_FIGURE if metric.mean is None else f"{metric.mean:.{digits}f}"
     if metric.mean is not None and metric.high is not None:
         text += f" ± {metric.high - metric.mean:.{digits}f}"
     if metric.spread is not None:

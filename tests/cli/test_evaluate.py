@@ -19,6 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 from pag_inverse.cli import evaluate as command
 from pag_inverse.data.images import bundled_photograph, prepare, write_png
@@ -237,11 +238,21 @@ def test_an_unreadable_image_in_the_middle(here: Path, capsys: pytest.CaptureFix
     assert len(pictures("out")) == 5 and len(lines("out")) == 6
 
 
+def measurement_psnr(run: str, name: str) -> float:
+    """The PSNR of a saved measurement, by scikit-image."""
+    files = json.loads(Path(run, "manifest.json").read_text())["images"][name]["files"]
+    y = np.load(Path("out", files["measurement"]))
+    shown = np.rint(np.clip((y.astype(np.float64) + 1) * 127.5, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
+    truth = np.asarray(PIL.Image.open(Path("out", files["truth"])))
+    return float(peak_signal_noise_ratio(truth, shown, data_range=255))
+
+
 def test_the_report(here: Path) -> None:
     args = [*QUICK, "--both", "--samples", "2", "--batch-size", "3", "--split", "0:3", "--output", "out"]
     assert command.main(args) == 0
     rows = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
-    assert {row["run"] for row in rows} == {RUN, RUN.removesuffix("_pag")}
+    plain = RUN.removesuffix("_pag")
+    assert {row["run"] for row in rows} == {RUN, plain, "measurement of gaussian_deblur"}
     found = {row["metric"]: row for row in rows if row["run"] == RUN}
     assert found["psnr"]["n"] == "3" and float(found["psnr"]["low"]) < float(found["psnr"]["mean"])
     assert float(found["psnr"]["best"]) > float(found["psnr"]["worst"]) and not found["psnr"]["paper"]
@@ -250,7 +261,15 @@ def test_the_report(here: Path) -> None:
     page = Path("out/report.html").read_text()
     assert page.count("data:image/jpeg") == 3 * 4 and "https://" not in page
     report = Path("out/report.md").read_text()
-    assert "n/a" in report
+    assert "| LPIPS |" not in report and "LPIPS n/a: " in report
+    measured = [measurement_psnr(f"out/{RUN}", str(i)) for i in range(3)]
+    assert float(rows[0]["mean"]) == pytest.approx(np.mean(measured)) and rows[0]["metric"] == "psnr"
+    change = re.search(rf"\| {plain} \| 3 \| ([+-][\d.]+) \(", report.partition("## What PAG changes")[2])
+    means = [float(r["mean"]) for name in (RUN, plain) for r in rows if (r["run"], r["metric"]) == (name, "psnr")]
+    assert change is not None and float(change[1]) == pytest.approx(means[0] - means[1], abs=0.006)
+    assert Path("out/report.tex").read_text().count(r"\toprule") == 2
+    figures = {f"{plain}_{kind}.{suffix}" for kind in ("pictures", "residual") for suffix in ("png", "pdf")}
+    assert {path.name for path in Path("out/figures").iterdir()} == figures
     same, own = re.split(r"\n\n", report.partition("## Settings")[2].strip())
     assert "| seed | 0 |" in same and "| s |" not in same  # said once what both have, a line each for what differs
     assert f"\n| {RUN} |" in own and "| s |" in own and "seed" not in own

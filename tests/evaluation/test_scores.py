@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from pag_inverse.data.images import bundled_photograph, png_bytes, prepare, to_uint8
 from pag_inverse.evaluation.entries import ScoreLine
 from pag_inverse.evaluation.results import write_report
-from pag_inverse.evaluation.scores import compare_runs, read_scores, score_run, summarise_run
+from pag_inverse.evaluation.scores import compare_runs, measured_picture, read_scores, score_run, summarise_run
 from pag_inverse.metrics.distribution import Inception
 from pag_inverse.metrics.networks import MetricNetworks
 from pag_inverse.metrics.paired import psnr
 from pag_inverse.metrics.summary import Metric
+from pag_inverse.storage.files import npy
 from pag_inverse.storage.run_store import RunStore
 
 
@@ -131,3 +133,28 @@ def test_a_report_of_a_run_without_any_restored_image(tmp_path: Path, nothing: M
         store.finish("0", {"error": "left the finite numbers (sample 0 at step 3)"})
     assert write_report([store], nothing) == tmp_path / "report.html"
     assert "left the finite numbers (sample 0 at step 3)" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"), [((3, 48, 48), True), ((1, 24, 24), True), ((3, 10, 10), True), ((3, 96, 96), False)]
+)
+def test_a_measurement_is_scored_as_it_is_seen(shape: tuple[int, ...], known: bool, tmp_path: Path) -> None:
+    """Grey, small, and small by a factor that does not divide the side; amplitudes of an oversampled transform never."""
+    root = tmp_path / "out"
+    store = RunStore(root / "run", kind="evaluate", settings={}, root=root)
+    y = np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)
+    grey = np.full((48, 48, 3), 128, np.uint8)
+    files = {
+        "restoration0": ("r.png", png_bytes(grey)),
+        "truth": ("t.png", png_bytes(grey)),
+        "measurement": ("y.npy", npy(y)),
+    }
+    with store.open():
+        store.finish("a", {"residual": [1.0]}, files)
+    picture = measured_picture(store, store.entries()["a"], 48)
+    assert (picture is not None) == known
+    if picture is not None:
+        factor = -(-48 // shape[-1])
+        repeated = np.kron(y, np.ones((1, factor, factor)))[:, :48, :48]
+        expected = np.broadcast_to(np.rint((repeated + 1) * 127.5), (3, 48, 48)).transpose(1, 2, 0)
+        assert np.abs(picture - expected).max() <= 1

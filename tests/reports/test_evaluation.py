@@ -14,10 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from pag_inverse.metrics.summary import Metric
-from pag_inverse.reports.contents import EvaluationReport, RunReport
-from pag_inverse.reports.evaluation import evaluation_markdown, evaluation_page, shown_images
+from pag_inverse.metrics.summary import Difference, Metric
+from pag_inverse.reports.changes import changes_table
+from pag_inverse.reports.contents import Change, EvaluationReport, RunReport
+from pag_inverse.reports.evaluation import (
+    evaluation_figures,
+    evaluation_latex,
+    evaluation_markdown,
+    evaluation_page,
+    shown_images,
+)
+from pag_inverse.reports.figures import to_bytes
+from pag_inverse.reports.latex import latex_table
 from pag_inverse.reports.paper import paper_figure, paper_note, paper_rows
+from pag_inverse.reports.rendering import Table
 from pag_inverse.reports.results import metric_text, notes, results_csv, results_table, settings_tables
 
 
@@ -126,7 +136,7 @@ def test_the_markdown_has_well_formed_tables(evaluation: EvaluationReport) -> No
     strange = replace(evaluation.runs[0], settings={**evaluation.runs[0].settings, "prompt": "a|b\nc"})
     text = evaluation_markdown(replace(evaluation, runs=[strange, evaluation.runs[1]]))
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 3 and "n/a" in tables[0] and "a\\|b c" in text
+    assert len(tables) == 3 and "a\\|b c" in text
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1 and re.fullmatch(r"(\| --- )+\|", table.splitlines()[1])
@@ -151,7 +161,7 @@ def test_the_table_sorts_by_the_numbers(evaluation: EvaluationReport) -> None:
         assert row[0] == (run.name, run.name)
         text, value = row[column]
         assert float(str(value)) == run.metrics[0].mean and "±" in text
-        assert row[column + 2][0] == "n/a" and row[column + 2][1] == ""
+        assert row[column + 1] == ("21.50", "21.5")  # FID: SSIM and LPIPS have no figures, and no columns
 
 
 def test_a_name_is_text_and_never_code(evaluation: EvaluationReport) -> None:
@@ -169,8 +179,61 @@ def test_a_run_without_a_restored_image_has_a_page(make_run: Callable[..., RunRe
     run = make_run("box", 0.2, failures=[str(i) for i in range(5)])
     empty = replace(run, metrics=[Metric("psnr", reason="no images")])
     report = EvaluationReport([empty], {})
-    assert "No restored images." in evaluation_page(report) and "n/a" in evaluation_markdown(report)
-    assert results_table(report).rows[0][-3:] == ["", "", ""]
+    assert "No restored images." in evaluation_page(report) and "no images" in evaluation_markdown(report)
+    assert results_table(report).rows == [["box", "0"]] and evaluation_figures(report) == {}
+
+
+def test_columns_without_a_figure_are_left_out(make_run: Callable[..., RunReport]) -> None:
+    """One that the paper alone has a figure for stays: it says what is missing."""
+    plain = make_run("gaussian_deblur_psld", 0.2, solver="psld")
+    assert "LPIPS" not in results_table(EvaluationReport([plain], {})).head
+    paper = replace(plain, settings={**plain.settings, "images": "ffhq", "dataset": "ffhq"})
+    table = results_table(EvaluationReport([paper], {}))
+    assert table.rows[0][table.head.index("LPIPS")] == "n/a\n(paper 0.221)" and "SSIM" not in table.head
+
+
+def test_the_measurements_have_one_row_a_task(make_run: Callable[..., RunReport]) -> None:
+    measured = [Metric("psnr", 5, 17.5, 17.0, 18.0)]
+    runs = [replace(make_run(name, 0.2), measurement=measured) for name in ("blur", "blur_pag")]
+    report = EvaluationReport(runs, {})
+    table = results_table(report)
+    assert [row[0] for row in table.rows] == ["measurement of gaussian_deblur", "blur", "blur_pag"]
+    assert table.rows[0][table.head.index("PSNR, dB")] == "17.50 ± 0.50" and table.rows[0][-1] == ""
+    line = next(csv.DictReader(results_csv(report).splitlines()))
+    assert (line["run"], line["solver"], line["mean"]) == ("measurement of gaussian_deblur", "", "17.5")
+    other = replace(runs[1], measurement=[Metric("psnr", 4, 17.4)])
+    assert len(results_table(EvaluationReport([runs[0], other], {})).rows) == 4
+
+
+def test_what_pag_changes_is_told_with_its_interval(evaluation: EvaluationReport) -> None:
+    found = [Difference("psnr", 5, -0.25, -0.5, 0.0), Difference("lpips", 5, -0.01234, -0.02, -0.01)]
+    report = replace(evaluation, changes=[Change("gaussian_deblur_dps", found)])
+    table = changes_table(report.changes)
+    assert list(table.head) == ["run", "n", "PSNR, dB", "LPIPS"]
+    assert table.rows == [["gaussian_deblur_dps", "5", "-0.25 (-0.50 to +0.00)", "-0.0123 (-0.0200 to -0.0100)"]]
+    for text in (evaluation_markdown(report), evaluation_page(report)):
+        assert "What PAG changes" in text and "-0.25 (-0.50 to +0.00)" in text
+    tex = evaluation_latex(report)
+    assert r"gaussian\_deblur\_dps & 5 & $-$0.25 ($-$0.50 to +0.00)" in tex and tex.count(r"\begin{tabular}") == 2
+    assert "What PAG changes" not in evaluation_markdown(evaluation)
+
+
+def test_latex_prints_every_mark() -> None:
+    table = Table(["a & b", "100 %"], [["$x_1^2$", "~{#}\\"]])
+    body = latex_table(table).splitlines()
+    assert body[0] == r"\begin{tabular}{lr}" and body[2] == r"a \& b & 100 \% \\"
+    assert body[4] == r"\$x\_1\textasciicircum{}2\$ & \textasciitilde{}\{\#\}\textbackslash{} \\"
+
+
+def test_figures_for_a_paper(make_run: Callable[..., RunReport]) -> None:
+    """A picture with a name that reads like a formula, and one that failed with PAG, do not stop them."""
+    runs = [make_run("box", 0.2), make_run("box_pag", 0.1, failures=["0"])]
+    strange = [replace(run, images={f"$x_{{{i}\udcff": image for i, image in run.images.items()}) for run in runs]
+    for pair in (runs, strange):
+        figures = evaluation_figures(EvaluationReport(pair, {}))
+        assert set(figures) == {"box_residual", "box_pictures"}
+        for figure in figures.values():
+            assert to_bytes(figure, "pdf").startswith(b"%PDF")
 
 
 def test_an_image_that_failed_in_one_run_is_still_shown(make_run: Callable[..., RunReport]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
@@ -26,7 +27,13 @@ def sha256(content: bytes | Iterable[bytes]) -> str:
 
 def file_sha256(path: Path) -> str | None:
     """The SHA-256 of a regular file; None where there is none."""
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # a damaged record may hold such a name
+            raise
+        there = False
+    if not there:
         return None
     with path.open("rb") as file:
         return sha256(iter(lambda: file.read(2**22), b""))
@@ -61,7 +68,7 @@ def wrong_file(entry: Mapping[str, Any], root: Path) -> str | None:
     for file in entry.get("files", {}).values():
         digest = file_sha256(root / file["path"])
         if digest != file["sha256"]:
-            return f"{file['path']} is {'missing' if digest is None else 'damaged'}"
+            return f"{file['path'][:200]} is {'missing' if digest is None else 'damaged'}"
     return None
 
 

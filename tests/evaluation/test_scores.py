@@ -139,7 +139,7 @@ def test_a_report_of_a_run_without_any_restored_image(tmp_path: Path, nothing: M
     ("shape", "known"), [((3, 48, 48), True), ((1, 24, 24), True), ((3, 10, 10), True), ((3, 96, 96), False)]
 )
 def test_a_measurement_is_scored_as_it_is_seen(shape: tuple[int, ...], known: bool, tmp_path: Path) -> None:
-    """Grey, small, and small by a factor that does not divide the side; amplitudes of an oversampled transform never."""
+    """Also grey, small, and small by a factor that does not divide the side; oversampled amplitudes never."""
     root = tmp_path / "out"
     store = RunStore(root / "run", kind="evaluate", settings={}, root=root)
     y = np.linspace(-1, 1, math.prod(shape), dtype=np.float32).reshape(shape)

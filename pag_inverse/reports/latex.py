@@ -10,10 +10,11 @@ _MARKS = {mark: f"\\{mark}" for mark in "&%$#_{}"}
 _MARKS |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " "}
 
 
-def latex_table(table: Table, caption: str = "") -> str:
-    r"""A tabular of a table, the first column to the left and the others to the right; the caption as a comment.
+def latex_table(table: Table, caption: str = "", columns: str = "") -> str:
+    r"""A tabular of a table; the caption as a comment.
 
-    The document needs \usepackage{booktabs}.
+    columns: the alignment of each; by default the first to the left and the others to the right. The document needs
+    \usepackage{booktabs}.
 
     >>> print(latex_table(Table(["run", "PSNR"], [["a_b", "24.61 ± 0.41"]])))
     \begin{tabular}{lr}
@@ -26,7 +27,8 @@ def latex_table(table: Table, caption: str = "") -> str:
     <BLANKLINE>
     """
     lines = [" & ".join(map(latex_text, cells)) + r" \\" for cells in (table.head, *table.rows)]
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}"
+    columns = columns or "l" + "r" * (len(table.head) - 1)
+    begin = rf"\begin{{tabular}}{{{columns}}}"
     whole = [begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
     comment = [f"% {' '.join(caption.split())}"] if caption else []
     return "\n".join([*comment, *whole]) + "\n"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pag_inverse.reports.latex import latex_table
 from pag_inverse.reports.rendering import Table, render
 
 
@@ -108,11 +109,8 @@ def sweep_csv(report: SweepReport) -> str:
 def sweep_latex(report: SweepReport) -> str:
     """ranking.tex: the table for a paper, with booktabs' rules."""
     table = sweep_table(report)
-    lines = [" & ".join(map(_latex, cells)) + r" \\" for cells in (table.head, *table.rows)]
     columns = "r" + "l" * 3 + "r" * (len(table.head) - 4)
-    begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-    whole = [r"% \usepackage{booktabs}", begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end]
-    return "\n".join(whole) + "\n"
+    return "% \\usepackage{booktabs}\n" + latex_table(table, columns=columns)
 
 
 def short_layer(name: str) -> str:
@@ -152,9 +150,3 @@ def change_text(score: Score, digits: int) -> str:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
-
-
-def _latex(text: str) -> str:
-    for mark in ("\\", *"&%$#_{}"):
-        text = text.replace(mark, r"\textbackslash " if mark == "\\" else f"\\{mark}")
-    return text.replace("±", r"$\pm$").replace("-0.", "$-$0.") if "±" in text else text

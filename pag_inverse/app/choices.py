@@ -13,6 +13,7 @@ from operators import Blur, Inpainting, MotionBlur, operator_class
 from operators.validation import Peak, Sigma
 from pag_inverse.settings import (
     AUTO,
+    EXPLAIN_FORMATS,
     TASKS,
     TRAINING_STEPS,
     NonNegative,
@@ -58,6 +59,7 @@ class Choices:
 
     own: the picture is a measurement, else it is degraded here. size: the side of the central square that is degraded,
     in pixels; None keeps the whole picture. sigma: on the [-1, 1] range. peak: photons at white. pag: the scale s.
+    explain: also make the strip of what guidance does.
     """
 
     task: str
@@ -72,6 +74,7 @@ class Choices:
     steps: Annotated[int, Field(ge=1, le=TRAINING_STEPS)] | None = None
     speed: Literal["exact", "fast", "draft"] = "exact"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ def make_request(choices: Choices, files: Files, device: str = "cpu") -> SolveRe
         "speed": choices.speed,
         "seed": choices.seed,
         "device": device,
+        "explain": EXPLAIN_FORMATS[:1] if choices.explain else (),
         **({"measurement": files.picture, "mask": mask, "kernel": kernel} if choices.own else simulated),
     }
     return validated(SolveRequest, given)
@@ -172,6 +176,7 @@ def command(request: SolveRequest, files: Files) -> str:
     words += ["--whole"] if request.whole else []
     words += ["--device", request.device] if request.device != "cpu" else []
     words += ["--set", f"peak={request.peak:g}"] if request.peak is not None else []
+    words += ["--explain", *request.explain] if request.explain else []
     return shlex.join([*map(str, words), "--output", "again"])
 
 

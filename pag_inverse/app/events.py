@@ -248,7 +248,7 @@ def _emptied() -> dict[str, Any]:
 
 def _finished(outcome: Outcome) -> dict[str, Any]:
     """The components of a finished restoration."""
-    std = outcome.picture("std")
+    std, explanation = outcome.picture("std"), outcome.picture("explain")
     found = {
         "live": gr.update(value=None, visible=False),
         "compare": gr.update(value=(outcome.before, outcome.restoration), visible=True),
@@ -257,6 +257,7 @@ def _finished(outcome: Outcome) -> dict[str, Any]:
         "more": gr.update(visible=True),
         "comparison": str(outcome.picture("comparison")),
         "residual": str(outcome.picture("residual")),
+        "explanation": gr.update(value=explanation and str(explanation), visible=explanation is not None),
         "command": outcome.command,
         "download": gr.update(value=str(outcome.archive), visible=True),
     }

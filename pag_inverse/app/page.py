@@ -47,6 +47,7 @@ class Given:
     speed: gr.Radio
     steps: gr.Textbox
     seed: gr.Textbox
+    explain: gr.Checkbox
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Shown:
     more: gr.Accordion
     comparison: gr.Image
     residual: gr.Image
+    explanation: gr.Image
     command: gr.Code
     download: gr.DownloadButton
 
@@ -158,8 +160,9 @@ def solver_section() -> dict[str, Any]:
         with gr.Row():
             steps = optional_number("Steps", "Empty: the table's.", "steps")
             seed = optional_number("Seed", "Of the noise and samples. Empty: 0.", "seed")
+        explain = gr.Checkbox(label="Show what guidance does at each step", elem_id="explain")
     found = {"prior": prior, "solver": solver, "pag": pag, "samples": samples}
-    return {**found, "speed": speed, "steps": steps, "seed": seed}
+    return {**found, "speed": speed, "steps": steps, "seed": seed, "explain": explain}
 
 
 def result_section() -> Shown:
@@ -182,6 +185,14 @@ def result_section() -> Shown:
     with gr.Accordion("Side by side, residual, command line", open=False, visible=False) as more:
         comparison = gr.Image(show_label=False, interactive=False, format="png", buttons=["fullscreen"])
         residual = gr.Image(show_label=False, interactive=False, format="png", buttons=[])
+        explanation = gr.Image(
+            label="What guidance does",
+            interactive=False,
+            visible=False,
+            format="png",
+            buttons=["fullscreen"],
+            elem_id="explanation",
+        )
         command = gr.Code(label="The same on the command line, in the folder of the download", language="shell")
     return Shown(
         status=status,
@@ -194,6 +205,7 @@ def result_section() -> Shown:
         more=more,
         comparison=comparison,
         residual=residual,
+        explanation=explanation,
         command=command,
         download=download,
     )

@@ -45,6 +45,7 @@ def test_every_solver_that_is_offered_has_its_row(task: str, prior: str) -> None
     "choices",
     [
         {"task": "gaussian_deblur", "samples": 3, "steps": 5, "seed": 7, "pag": 0},
+        {"task": "gaussian_deblur", "explain": True},
         {"task": "motion_deblur", "size": None, "speed": "draft", "prior": "latent"},
         {"task": "inpaint", "own": True, "sigma": 0.02},
         {"task": "deblur", "own": True, "solver": "dps"},

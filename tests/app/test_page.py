@@ -93,8 +93,11 @@ def test_degrade_restore_compare_and_download(page: Any, tmp_path: Path) -> None
     quick(page)
     choose(page, "2 times too small")
     page.locator("#samples input[type=number]").fill("2")
+    page.get_by_label("Show what guidance does").check()
     page.locator("#restore").click()
     wait_for_status(page, "Done.")
+    page.get_by_text("Side by side, residual, command line").click()
+    page.locator("#explanation img").wait_for()
     assert page.locator("#compare img").count() == 2
     assert page.locator("#deviation img").is_visible() and not page.locator("#live").is_visible()
     text = page.locator("#text").inner_text()

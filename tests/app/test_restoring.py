@@ -36,7 +36,7 @@ def run(tmp_path: Path, files: Files, **choices: object) -> tuple[list[Progress]
 def test_it_gives_what_solve_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, by the command line that comes with the download."""
     files = Files(photograph(tmp_path))
-    steps, outcome = run(tmp_path, files, task="gaussian_deblur", samples=2, seed=3, **QUICK)
+    steps, outcome = run(tmp_path, files, task="gaussian_deblur", samples=2, seed=3, explain=True, **QUICK)
     assert [step.step for step in steps] == list(range(7)) and {step.steps for step in steps} == {6}
     assert [step.sample for step in steps[1:]] == [1, 1, 1, 2, 2, 2]
     assert all(step.picture is not None and step.picture.shape == (64, 64, 3) for step in steps[1:])
@@ -56,7 +56,8 @@ def test_it_gives_what_solve_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Path("inputs/photo.png").read_bytes() == files.picture.read_bytes()
     assert "| restoration |" in result_text(outcome)
     assert "standard deviation of 2 samples" in uncertainty_text(outcome.entry)
-    assert outcome.picture("std") is not None and outcome.picture("nothing") is None
+    assert outcome.picture("std") is not None and outcome.picture("explain") is not None
+    assert outcome.picture("nothing") is None
 
 
 def test_a_measurement_with_its_mask(tmp_path: Path) -> None:

@@ -111,11 +111,9 @@ def kernel_file(upload: Path | None) -> Path | None:
     if upload is None:
         return None
     try:
-        height, width = read_kernel(upload).shape
+        read_kernel(upload)
     except ValueError as error:
         raise ValueError(shown(error, upload)) from error
-    if not height % 2 or not width % 2:
-        raise ValueError(f"{upload.name} has {width} x {height} numbers; both sides of a kernel must be odd")
     return upload
 
 

@@ -65,8 +65,8 @@ def read_mask(path: str | Path, *, white_is_missing: bool = False) -> NDArray[np
 def read_kernel(path: str | Path) -> NDArray[np.float64]:
     """Read a point spread function (H, W), not negative, divided by its sum: a .npy, or a picture's brightness.
 
-    Transparent pixels of a picture are zeros. A sum that is not about 1 is told. A kernel of zeros, another shape,
-    negative numbers, NaN and Inf are one-line ValueErrors.
+    Transparent pixels of a picture are zeros. A sum that is not about 1 is told. A kernel of zeros, an even
+    side, another shape, negative numbers, NaN and Inf are one-line ValueErrors.
     """
     path = Path(path)
     kernel = (
@@ -83,6 +83,10 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
         raise ValueError(f"{path}: a kernel is not negative; its least value is {kernel.min():g}")
     if not kernel.any():
         raise ValueError(f"{path}: the kernel is all zeros; a point spread function has a positive sum")
+    if not all(side % 2 for side in kernel.shape):
+        raise ValueError(
+            f"{path}: kernel of shape {kernel.shape}; both sides must be odd: add a row or a column of zeros"
+        )
     total = float(kernel.max()) * float((kernel / kernel.max()).sum())  # of huge numbers, no Inf on the way
     kernel = kernel / kernel.max()
     kernel = kernel / kernel.sum()

@@ -112,7 +112,11 @@ def test_kernels(tmp_path: Path) -> None:
     ):
         np.save(tmp_path / f"{name}.npy", kernel)
     assert kernel_file(None) is None and kernel_file(tmp_path / "good.npy") == tmp_path / "good.npy"
-    for name, message in (("even", "has 5 x 4 numbers"), ("zeros", "all zeros"), ("negative", "not negative")):
+    for name, message in (
+        ("even", "both sides must be odd"),
+        ("zeros", "all zeros"),
+        ("negative", "not negative"),
+    ):
         with pytest.raises(ValueError, match=f"^{name}.npy.*{message}"):
             kernel_file(tmp_path / f"{name}.npy")
 

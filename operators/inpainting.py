@@ -109,7 +109,10 @@ class BoxInpainting(Inpainting):
     ) -> BoxInpainting:
         if settings.position is not None:
             return cls(in_shape, [_check_position(settings.position)], project=settings.project)
-        boxes = [draw_box(in_shape, rng, settings.box, settings.margin) for rng in rngs]
+        margin = settings.margin
+        if settings.box is None:  # half of a small picture leaves less room than the margin
+            margin = min(margin, *((side - side // 2) // 2 for side in in_shape[1:]))
+        boxes = [draw_box(in_shape, rng, settings.box, margin) for rng in rngs]
         return cls(in_shape, boxes, project=settings.project)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ import torch
 from torch import Tensor
 
 from operators import Grayscale, Operator
+from pag_inverse.data.arrays import read_measurement
 from pag_inverse.data.images import from_uint8, to_uint8
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Kind:
 
 
 def read_kind(given: Any) -> tuple[Tensor, Kind]:
-    """A picture, or a list of pictures of one size, as a batch (B, 3, H, W) of floats in [-1, 1], and its kind.
+    """A picture, or a list of pictures of one size, or their paths, as a batch (B, 3, H, W) of floats in [-1, 1], and its kind.
 
     ValueError: another kind, another range, pictures of several sizes.
     """
@@ -42,13 +47,16 @@ def read_kind(given: Any) -> tuple[Tensor, Kind]:
         return torch.cat([x for x, _ in batches]), Kind(
             lambda x: [kind.back(x[b : b + 1]) for b, kind in enumerate(kinds)]
         )
+    if isinstance(given, (str, Path)):
+        return torch.from_numpy(read_measurement(given))[None], Kind(_to_pil)
     if isinstance(given, Tensor):
         return _read_tensor(given)
     if isinstance(given, np.ndarray):
         return _read_array(given)
     if hasattr(given, "convert") and hasattr(given, "getbands"):  # a PIL image, without importing PIL for it
         return _from_pil(given), Kind(_to_pil)
-    raise ValueError(f"a {type(given).__name__} is no picture; give a PIL image, an array, a tensor, or a list of them")
+    kinds = "a path, a PIL image, an array, a tensor, or a list of them"
+    raise ValueError(f"a {type(given).__name__} is no picture; give {kinds}")
 
 
 def as_measured(x: Tensor, operator: Operator) -> Tensor:
@@ -90,9 +98,11 @@ def _check_floats(floats: bool, dtype: str, shape: tuple[int, ...], dimensions: 
 
 
 def _check_range(low: float, high: float) -> None:
-    """A measurement's noise may leave [-1, 1]; 0 to 255 and 0 to 1 may not be meant."""
+    """A measurement's noise may leave [-1, 1]; 0 to 255 is an error, and 0 to 1 gets a warning."""
     if not (low >= -10 and high <= 10):
         raise ValueError(f"floats from {low:g} to {high:g}; they must lie in [-1, 1], up to noise")
+    if 0 <= low < high <= 1:
+        _LOG.warning("floats from %.3g to %.3g are taken as [-1, 1]; if they are in [0, 1], give 2 * x - 1", low, high)
 
 
 def _from_pil(given: Any) -> Tensor:

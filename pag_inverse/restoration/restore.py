@@ -16,6 +16,7 @@ from pag_inverse.restoration.defaults import guidance_of, row_for, solver_name, 
 from pag_inverse.restoration.given import read_given
 from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
 from pag_inverse.restoration.output import RestorationOutput, output_of
+from pag_inverse.restoration.progress import step_bar
 from pag_inverse.restoration.request import DEFAULT_PRIOR
 from pag_inverse.restoration.tiling import model_for
 from pag_inverse.runtime.streams import stream_seed
@@ -41,6 +42,7 @@ def restore(
     overlap: int | None = None,
     callback: Callback | None = None,
     explain: Explainer | None = None,
+    progress: bool | None = None,
 ) -> RestorationOutput:
     """Restore pictures from what was measured of them.
 
@@ -50,7 +52,8 @@ def restore(
     of TASKS or a YAML file, it is a clean picture that is degraded as the task says, and then restored.
 
     Pictures are PIL images, arrays (H, W, 3) of uint8, arrays or tensors (3, H, W) or (B, 3, H, W) of floats in
-    [-1, 1], or a list of them; `.images` returns the same kind and size. A picture may have any size.
+    [-1, 1], paths of files, or a list of them; `.images` returns the same kind (of a file, a PIL image) and size. A
+    picture may have any size.
 
     The result has `images` (the first sample of each picture), `x` (all samples), `mean`, `std`, `residuals`, `failed`
     and `problem` (what was solved): see `RestorationOutput`.
@@ -64,6 +67,7 @@ def restore(
     the random streams, by default "0", "1", ...
     `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
     Returning True stops the run. explain: an `Explainer`, which records what guidance does to each picture.
+    progress: a bar of the steps on stderr; by default where that is a terminal.
     ValueError: what does not fit.
 
     >>> import numpy as np
@@ -102,11 +106,12 @@ def restore(
     chosen = guidance if guidance is not None else guidance_of(row, prior)
     model = model_for(prior, chosen, problem.operator.in_shape, tile, overlap)
     parts: list[tuple[InverseProblem, list[ChainResult]]] = []
-    for part, part_names in given.parts:
-        parts.append((part, []))
-        for sample in range(num_samples):
-            if any(result.stopped for _, results in parts for result in results):
-                break
-            seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in part_names]
-            parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=callback, explain=explain))
+    with step_bar(callback, progress, len(given.parts) * num_samples * steps) as watch:
+        for part, part_names in given.parts:
+            parts.append((part, []))
+            for sample in range(num_samples):
+                if any(result.stopped for _, results in parts for result in results):
+                    break
+                seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in part_names]
+                parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=watch, explain=explain))
     return output_of(parts, problem, given.kind)

@@ -6,7 +6,21 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, TextIO
+
+
+def quiet_interruptions() -> None:
+    """Let Ctrl-C that nothing catches, as while modules are imported, end the process with one line, not a trace."""
+    before = sys.excepthook
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("stopped before anything was done", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = told
 
 
 class Forgiving:

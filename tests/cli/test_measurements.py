@@ -13,6 +13,7 @@ import pytest
 from operators import gaussian_kernel
 from pag_inverse.cli.solve import main
 from pag_inverse.data.images import bundled_photograph, prepare, to_uint8, write_png
+from pag_inverse.restoration.summary import residual_warning
 
 HOLE = (slice(20, 40), slice(24, 44))
 
@@ -134,6 +135,18 @@ def test_a_residual_far_from_the_noise_is_a_warning(here: Path, capsys: pytest.C
     assert solve(*args, task="gaussian_deblur") == 0
     told = capsys.readouterr().err
     assert "warning: coffee: the residual is" in told and "the kernel" in told
+
+
+def test_residuals_are_judged_by_what_the_solver_leaves() -> None:
+    """Inpainting keeps the noise of known pixels, so that only a large residual is told."""
+    assert residual_warning(1.0) == residual_warning(0.4, 0.0) == ""
+    assert "sigma is probably too large" in residual_warning(0.4) and "the mask" in residual_warning(1.8, 0.0)
+
+
+def test_half_of_a_small_picture_may_be_missing(here: Path) -> None:
+    assert solve("--input", "truths/chelsea.png", "--size", "48", task="box_inpainting") == 0
+    drawn = np.load("out/chelsea_mask.npy")
+    assert drawn.shape == (48, 48) and (drawn == 0).sum() == 24 * 24 and drawn[:12].all() and drawn[:, -12:].all()
 
 
 def test_masks_with_wide_soft_edges_are_cut_in_the_middle(here: Path, caplog: pytest.LogCaptureFixture) -> None:

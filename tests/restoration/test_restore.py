@@ -83,6 +83,21 @@ def test_every_kind_of_picture_comes_back_as_it_was_given(picture: np.ndarray) -
     assert np.array_equal(outputs["uint8"].images, np.asarray(outputs["pil"].images))
 
 
+def test_a_path_with_a_bar_and_a_warning_of_another_range(
+    picture: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    PIL.Image.fromarray(picture).save(tmp_path / "photo.png")
+    given = {"task": "gaussian_deblur", "solver": "dps", "steps": 2}
+    expected = restore(picture, **given)
+    assert "step" not in capsys.readouterr().err and not caplog.records  # no terminal, no bar
+    for path in (tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        found = restore(path, progress=True, num_samples=2, **given)
+        assert "4/4" in capsys.readouterr().err
+        assert isinstance(found.images, PIL.Image.Image) and torch.equal(found.x[:, :1], expected.x)
+    restore(picture.transpose(2, 0, 1) / 255.0, **given)
+    assert "are taken as [-1, 1]" in caplog.text
+
+
 def test_a_measurement_with_ones_own_operator(picture: np.ndarray, pixel: PixelPrior) -> None:
     class Halved(Operator):
         """Every second row is seen."""
@@ -224,7 +239,8 @@ def test_the_default_is_the_row_of_the_embedded_prior(picture: np.ndarray, monke
         (np.zeros((64, 64, 3), np.int32), {"task": "motion_deblur"}, "int32 of shape"),
         (np.full((3, 64, 64), 255.0), {"task": "motion_deblur"}, r"must lie in \[-1, 1\]"),
         (np.zeros((64, 64), np.uint8), {"task": "motion_deblur"}, r"is \(H, W, 3\)"),
-        ("picture.png", {"task": "motion_deblur"}, "a str is no picture"),
+        ("picture.png", {"task": "motion_deblur"}, "picture.png: no such file"),
+        (7, {"task": "motion_deblur"}, "a int is no picture"),
         ([], {"task": "motion_deblur"}, "at least one"),
         (np.zeros((1, 64, 64), np.float32), {"task": "gaussian_deblur"}, "with 1 channels; it takes 3 channels"),
         (np.zeros((64, 64, 3), np.uint8), {"task": "gaussian_deblur", "steps": 0}, "from 1 to 1000"),

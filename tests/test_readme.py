@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from operators import gaussian_kernel
-from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.data.images import bundled_photograph, prepare, to_uint8, write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [
@@ -58,8 +60,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     small = prepare(bundled_photograph("astronaut"), 64)
-    for name in ("photo.png", "blurred.png", "damaged.png"):
+    for name in ("blurred.png", "damaged.png", "noisy.png"):
         write_png(name, small)
+    write_png("small.png", small[:, :24, :24])
+    photo = to_uint8(small)
+    photo[30:33, 10:50] = (255, 0, 255)  # a scratch, painted over
+    write_png("photo.png", photo)
+    erased = PIL.Image.fromarray(photo)
+    erased.putalpha(PIL.Image.fromarray(np.where(np.eye(64) > 0, 0, 255).astype(np.uint8)))
+    erased.save("erased.png")
     mask = np.full((64, 64, 3), 255, np.uint8)
     mask[10:20, 10:20] = 0
     write_png("mask.png", mask)
@@ -69,6 +78,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
         for photograph in ("astronaut", "coffee"):
             write_png(tmp_path / folder / f"{photograph}.png", prepare(bundled_photograph(photograph), 96))
+    shutil.copytree("pictures", "originals")
+    Path("masks").mkdir()
+    for photograph in ("astronaut", "coffee"):
+        write_png(f"masks/{photograph}.png", np.pad(mask, ((0, 32), (0, 32), (0, 0)), constant_values=255))
     return tmp_path
 
 

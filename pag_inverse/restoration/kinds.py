@@ -32,7 +32,7 @@ class Kind:
 
 
 def read_kind(given: Any) -> tuple[Tensor, Kind]:
-    """A picture, or a list of pictures of one size, or their paths, as a batch (B, 3, H, W) of floats in [-1, 1], and its kind.
+    """A picture, or a list of pictures of one size, or their paths, as floats (B, 3, H, W) in [-1, 1], and its kind.
 
     ValueError: another kind, another range, pictures of several sizes.
     """
@@ -55,8 +55,8 @@ def read_kind(given: Any) -> tuple[Tensor, Kind]:
         return _read_array(given)
     if hasattr(given, "convert") and hasattr(given, "getbands"):  # a PIL image, without importing PIL for it
         return _from_pil(given), Kind(_to_pil)
-    kinds = "a path, a PIL image, an array, a tensor, or a list of them"
-    raise ValueError(f"a {type(given).__name__} is no picture; give {kinds}")
+    allowed = "a path, a PIL image, an array, a tensor, or a list of them"
+    raise ValueError(f"a {type(given).__name__} is no picture; give {allowed}")
 
 
 def as_measured(x: Tensor, operator: Operator) -> Tensor:

@@ -28,7 +28,7 @@ def estimate_sigma(y: Any, known: Mask | None = None) -> float:
     The windows of a picture vary in few directions, white noise varies in all of them: the least eigenvalues of their
     covariance are sigma^2 (Chen, Zhu and Heng, ICCV 2015). The largest group of them counts whose mean is not above
     its median. Windows of 5 x 5 pixels hold all channels, whose fine detail is nearly the same; those count that are as
-    smooth as noise alone can be, and not white or black throughout.
+    smooth as noise alone can be, and hold no white or black that cuts noise off.
 
     `known` (H, W) marks what was measured. Where few windows are measured whole, groups of 4 near pixels take their
     place. The least result is ROUNDING. ValueError: less than FEWEST pixels.
@@ -56,7 +56,7 @@ def _variance(vectors: Floats, channels: int) -> float:
     """
     from scipy.stats import chi2
 
-    vectors = vectors[~(np.abs(vectors) >= 1).all(axis=1)]
+    vectors = _unclipped(vectors)
     if len(vectors) <= vectors.shape[1]:
         return 0.0
     pixels = vectors.reshape(len(vectors), -1, channels)
@@ -73,6 +73,15 @@ def _variance(vectors: Floats, channels: int) -> float:
         if variance > 0.999 * before:
             break
     return variance
+
+
+def _unclipped(vectors: Floats) -> Floats:
+    """The vectors without white and black, where noise is cut; where those are few, all that are not so throughout."""
+    limits = np.abs(vectors) >= 1
+    clean = ~limits.any(axis=1)
+    if np.abs(vectors).max(initial=0.0) <= 1 and clean.sum() >= SHARE * vectors.shape[1]:
+        return vectors[clean]
+    return vectors[~limits.all(axis=1)]
 
 
 def _windows(planes: Floats, known: Mask) -> Floats:

@@ -41,6 +41,14 @@ def test_within_a_tenth_of_the_noise_that_was_added(name: str, kind: str, sigma:
     assert estimate_sigma(y, known) == pytest.approx(sigma, rel=0.1)
 
 
+@pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.2])
+def test_in_eight_bits(sigma: float) -> None:
+    """White and black cut the noise off; those pixels do not count."""
+    for image in PHOTOGRAPHS.values():
+        y = from_uint8(to_uint8(noisy(image, sigma)))
+        assert estimate_sigma(y) == pytest.approx(sigma, rel=0.1)
+
+
 @pytest.mark.parametrize("sigma", [0.02, 0.1])
 def test_of_blurred_pictures_and_of_brightness(sigma: float) -> None:
     shape = (3, SIDE, SIDE)

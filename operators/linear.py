@@ -104,7 +104,7 @@ def _called(name: str, function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         with torch.no_grad():
             y = function(x.clone())
     except Exception as error:
-        raise ValueError(f"{name} fails for {tuple(x.shape)}, float32: {_line(error)}") from error
+        raise ValueError(f"{name} fails for a torch tensor {tuple(x.shape)}, float32: {_line(error)}") from error
     if not isinstance(y, Tensor) or y.ndim != 4 or len(y) != len(x) or y.dtype != x.dtype or y.device != x.device:
         found = f"{y.dtype} {tuple(y.shape)} on {y.device}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise ValueError(f"{name} gives {found}; it must give a tensor ({len(x)}, C, H, W) of float32 on {x.device}")

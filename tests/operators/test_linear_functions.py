@@ -72,7 +72,8 @@ WRONG = {
     ),
     "another type": ((lambda x: x.double(), SHAPE), r"forward gives torch.float64 .*; it must give a tensor"),
     "no tensor": ((lambda x: x.numpy(), SHAPE), "forward gives a ndarray; it must give a tensor"),
-    "fails": ((lambda x: x @ x, SHAPE), r"forward fails for \(2, 3, 12, 10\), float32: "),
+    "fails": ((lambda x: x @ x, SHAPE), r"forward fails for a torch tensor \(2, 3, 12, 10\), float32: "),
+    "of numpy": ((lambda x: np.flip(x, -1), SHAPE), "forward fails for a torch tensor "),
     "no gradient": ((lambda x: x.detach(), SHAPE), "forward has no gradient .*; give its adjoint"),
     "wrong adjoint": (
         (lambda x: x.roll(1, -1), SHAPE, None, lambda y: y.roll(1, -1)),

@@ -98,7 +98,7 @@ def test_degrade_restore_compare_and_download(page: Any, tmp_path: Path) -> None
     wait_for_status(page, "Done.")
     page.get_by_text("Side by side, residual, command line").click()
     page.locator("#explanation img").wait_for()
-    assert page.locator("#compare img").count() == 2
+    page.locator("#compare img").nth(1).wait_for()
     assert page.locator("#deviation img").is_visible() and not page.locator("#live").is_visible()
     text = page.locator("#text").inner_text()
     assert "PSNR" in text and "Residual" in text
@@ -149,7 +149,8 @@ def test_a_hole_is_painted_and_bad_input_is_a_toast(page: Any, tmp_path: Path) -
     page.locator("#sigma").get_by_role("textbox").fill("0.02")
     page.locator("#restore").click()
     wait_for_status(page, "Done.")
-    assert page.locator("#compare img").count() == 2 and "PSNR" not in page.locator("#text").inner_text()
+    page.locator("#compare img").nth(1).wait_for()
+    assert "PSNR" not in page.locator("#text").inner_text()
 
 
 @needs_chromium

@@ -409,4 +409,4 @@ def test_the_page_in_a_browser(here: Path) -> None:
     done = subprocess.run([*line, profile, f"file://{here}/probe.html"], capture_output=True, text=True, timeout=120)
     found = json.loads(done.stdout.rpartition("PROBE ")[2].partition("</body>")[0])
     assert found["loaded"] and found["images"] == 3 * 4 + 1 and found["narrow"]
-    assert found["up"] == sorted(found["up"]) and found["down"] == found["up"][::-1] and len(found["up"]) == 2
+    assert found["up"] == sorted(found["up"]) and found["down"] == found["up"][::-1] and len(found["up"]) == 3

@@ -82,6 +82,7 @@ def importers() -> set[str]:
 def test_only_commands_change_the_process() -> None:
     """Command lines and the engines of commands; a library function leaves the caller's process as it is."""
     engines = {
+        "app/restoring",
         "benchmark/reference",
         "benchmark/worker",
         "cli/__init__",
@@ -89,6 +90,8 @@ def test_only_commands_change_the_process() -> None:
         "experiments/ablation",
         "experiments/comparison",
         "experiments/search",
+        "experiments/sweep",
+        "generation/run",
         "restoration/run",
     }
     assert importers() <= engines

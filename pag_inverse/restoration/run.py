@@ -136,7 +136,7 @@ def report(store: RunStore, subjects: Sequence[Subject], *, least: float | None 
         failed = failed or error is not None
         if error is None and entry.get("sigma"):
             scores.append(f"residual {number(entry['residual']):.2f} (1 is the noise)")
-            if least is not None and (warning := residual_warning(number(entry["residual"]), least)):
+            if least is not None and (warning := residual_warning(number(entry["residual"]), entry["sigma"], least)):
                 print(f"warning: {subject.name}: {warning}", file=sys.stderr)
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")

@@ -18,7 +18,9 @@ from pag_inverse.restoration.subjects import Subject
 
 # Residuals of diffpir with the right sigma, photographs of 128 pixels: 0.9 to 1.1; of inpainting 0.4 to 0.5, where
 # known pixels stay nearly as they are. With three times the sigma: 0.3 to 0.7.
-LOW, HIGH, MOST = 0.7, 1.5, 12  # residuals between these are near the noise; notices of single measurements
+LOW, HIGH = 0.7, 1.5
+SEEN = 2 / 127.5  # on [-1, 1]: differences of two levels of 255
+MOST = 12  # notices of single measurements
 
 
 def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int, dry: bool = False) -> list[str]:
@@ -94,9 +96,12 @@ def least_residual(recipe: Recipe) -> float | None:
     return 0.0 if issubclass(operator_class(recipe.task.operator.name), Inpainting) else LOW
 
 
-def residual_warning(residual: float, low: float = LOW) -> str:
-    """What a residual that is not between `low` and HIGH may mean; empty where it is."""
-    if low <= residual <= HIGH:
+def residual_warning(residual: float, sigma: float, low: float = LOW) -> str:
+    """What a residual, in units of sigma, that is not between `low` and HIGH may mean; empty where it is.
+
+    One above HIGH means nothing where it is below SEEN: clean pictures end at two or three times their sigma.
+    """
+    if low <= residual <= HIGH or (residual > HIGH and residual * sigma < SEEN):
         return ""
     if residual > HIGH:
         return (

@@ -171,3 +171,10 @@ def test_where_one_process_ends_the_others_end_too(here: Path) -> None:
     assert "Traceback" not in told
     assert "another process of this run has ended; what is finished is kept, and the same command goes on" in told
     assert run("evaluate", "out", "--steps", "20") == 0 and len(list(Path("out").rglob("restorations/*.png"))) == 3
+
+
+def test_an_interruption_before_the_command_begins_is_one_line() -> None:
+    """As while its modules are imported."""
+    code = "import pag_inverse.cli; raise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode != 0 and ended.stderr == "stopped before anything was done\n"

@@ -139,8 +139,9 @@ def test_a_residual_far_from_the_noise_is_a_warning(here: Path, capsys: pytest.C
 
 def test_residuals_are_judged_by_what_the_solver_leaves() -> None:
     """Inpainting keeps the noise of known pixels, so that only a large residual is told."""
-    assert residual_warning(1.0) == residual_warning(0.4, 0.0) == ""
-    assert "sigma is probably too large" in residual_warning(0.4) and "the mask" in residual_warning(1.8, 0.0)
+    assert residual_warning(1.0, 0.05) == residual_warning(0.4, 0.05, 0.0) == ""
+    assert "sigma is probably too large" in residual_warning(0.4, 0.05) and "mask" in residual_warning(1.8, 0.05, 0.0)
+    assert residual_warning(2.7, 0.003) == ""  # a level of 255
 
 
 def test_half_of_a_small_picture_may_be_missing(here: Path) -> None:

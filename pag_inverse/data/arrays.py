@@ -66,14 +66,10 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
     """Read a point spread function (H, W), not negative, divided by its sum: a .npy, or a picture's brightness.
 
     Transparent pixels of a picture are zeros. A sum that is not about 1 is told. A kernel of zeros, an even
-    side, another shape, negative numbers, NaN and Inf are one-line ValueErrors.
+    side, another shape, negative numbers, a coloured picture, NaN and Inf are one-line ValueErrors.
     """
     path = Path(path)
-    kernel = (
-        _as_plane(_load_array(path), path)
-        if _is_array(path)
-        else read_levels(path, "black", LARGEST_KERNEL)[0].mean(axis=0)
-    )
+    kernel = _as_plane(_load_array(path), path) if _is_array(path) else _kernel_of_picture(path)
     if kernel.size > LARGEST_KERNEL:
         raise ValueError(
             f"{path}: {kernel.shape[1]} x {kernel.shape[0]} numbers; a kernel has at most {LARGEST_KERNEL}"
@@ -97,6 +93,15 @@ def read_kernel(path: str | Path) -> NDArray[np.float64]:
 
 def _is_array(path: Path) -> bool:
     return path.suffix.lower() == ".npy"
+
+
+def _kernel_of_picture(path: Path) -> NDArray[np.float32]:
+    """The brightness of a grey picture; ValueError where it has colours, as photographs have."""
+    levels = read_levels(path, "black", LARGEST_KERNEL)[0]
+    if np.ptp(levels, axis=0).max() > COLOURED:
+        raise ValueError(f"{path}: the picture has colours; a kernel is a grey picture, or a .npy (H, W)")
+    brightness: NDArray[np.float32] = levels.mean(axis=0)
+    return brightness
 
 
 def _load_array(path: Path) -> NDArray[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import abc
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -12,10 +13,25 @@ if TYPE_CHECKING:
 LARGEST_MAP = 2**25  # entries of the maps that are held at once
 
 
-def check_self_attention(encoder_hidden_states: Tensor | None) -> None:
-    """ValueError for a cross-attention."""
-    if encoder_hidden_states is not None:
-        raise ValueError("self-attention maps alone can be perturbed; this is a cross-attention")
+class SelfAttentionProcessor(abc.ABC):
+    """An attention processor of diffusers for a self-attention layer; ValueError for a cross-attention."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        if encoder_hidden_states is not None:
+            raise ValueError("self-attention maps alone can be perturbed; this is a cross-attention")
+        return outputs(attn, self.attended(attn, tokens(attn, hidden_states), hidden_states), hidden_states)
+
+    @abc.abstractmethod
+    def attended(self, attn: Attention, x: Tensor, hidden_states: Tensor) -> Tensor:
+        """The attended values (B, N, C) of the normalised tokens x (B, N, C) of a layer's input."""
 
 
 def tokens(attn: Attention, hidden_states: Tensor) -> Tensor:

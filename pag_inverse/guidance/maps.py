@@ -10,14 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from operators.validation import Odd
-from pag_inverse.guidance.attention import (
-    check_self_attention,
-    heads_at_once,
-    merged,
-    outputs,
-    projections,
-    tokens,
-)
+from pag_inverse.guidance.attention import SelfAttentionProcessor, heads_at_once, merged, projections
 from pag_inverse.guidance.blurs import LARGEST_KERNEL, gaussian
 from pag_inverse.guidance.perturbation import PassContext, Perturbation
 from pag_inverse.settings import NonNegative, Positive, Unit, settings
@@ -39,27 +32,17 @@ class MapPerturbation(Perturbation):
         attention.set_processor(ChangedMapAttention(self, layer, context))
 
 
-class ChangedMapAttention:
+class ChangedMapAttention(SelfAttentionProcessor):
     """An attention processor that writes the map out and changes it: out = to_out(change(A) V)."""
 
     def __init__(self, perturbation: MapPerturbation, layer: str, context: PassContext) -> None:
         self.perturbation, self.layer, self.context = perturbation, layer, context
 
     @torch.compiler.disable  # it makes generators, which the compiler does not know
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states)
-        q, k, v = projections(attn, tokens(attn, hidden_states))
-        images = zip(q, k, v, self.context.generators(self.layer), strict=True)
-        attended = torch.stack([self._attend(attn, *image) for image in images])
-        return outputs(attn, merged(attended), hidden_states)
+    def attended(self, attn: Attention, x: Tensor, hidden_states: Tensor) -> Tensor:
+        """The values under the changed maps, each image's draws by itself."""
+        images = zip(*projections(attn, x), self.context.generators(self.layer), strict=True)
+        return merged(torch.stack([self._attend(attn, *image) for image in images]))
 
     def _attend(self, attn: Attention, q: Tensor, k: Tensor, v: Tensor, generator: torch.Generator) -> Tensor:
         """The values (heads, N, d) of one image under its changed maps, some heads at once."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pag_inverse.guidance.attention import check_self_attention, outputs, tokens
+from pag_inverse.guidance.attention import SelfAttentionProcessor
 from pag_inverse.priors.attention_layers import resolve_layers
 from pag_inverse.runtime.streams import stream_seed
 from pag_inverse.settings import settings
@@ -80,20 +80,13 @@ class Identity(Perturbation):
         attention.set_processor(IdentitySelfAttention())
 
 
-class IdentitySelfAttention:
+class IdentitySelfAttention(SelfAttentionProcessor):
     """An attention processor whose attention map is the identity: out = to_out(to_v(x)) (Eq. 13)."""
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states)
-        return outputs(attn, attn.to_v(tokens(attn, hidden_states)), hidden_states)
+    def attended(self, attn: Attention, x: Tensor, hidden_states: Tensor) -> Tensor:
+        """The values themselves."""
+        values: Tensor = attn.to_v(x)
+        return values
 
 
 def twin(network: nn.Module) -> Any:

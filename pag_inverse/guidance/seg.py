@@ -9,7 +9,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from pag_inverse.guidance.attention import check_self_attention, merged, outputs, projections, tokens
+from pag_inverse.guidance.attention import SelfAttentionProcessor, merged, projections
 from pag_inverse.guidance.blurs import blur_2d
 from pag_inverse.guidance.perturbation import PassContext, Perturbation
 from pag_inverse.settings import check_number, settings
@@ -55,26 +55,17 @@ class SmoothedEnergy(Perturbation):
         return blur_2d(picture, kernel, self.sigma).flatten(-2).transpose(2, 3)
 
 
-class BlurredQueryAttention:
+class BlurredQueryAttention(SelfAttentionProcessor):
     """An attention processor with blurred queries."""
 
     def __init__(self, perturbation: SmoothedEnergy, context: PassContext) -> None:
         self.perturbation, self.context = perturbation, context
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states)
-        q, k, v = projections(attn, tokens(attn, hidden_states))
-        sides = token_sides(hidden_states, self.context.sides)
-        attended = torch.nn.functional.scaled_dot_product_attention(self.perturbation.smooth(q, sides), k, v)
-        return outputs(attn, merged(attended), hidden_states)
+    def attended(self, attn: Attention, x: Tensor, hidden_states: Tensor) -> Tensor:
+        """The values under the attention of blurred queries."""
+        q, k, v = projections(attn, x)
+        q = self.perturbation.smooth(q, token_sides(hidden_states, self.context.sides))
+        return merged(torch.nn.functional.scaled_dot_product_attention(q, k, v))
 
 
 def token_sides(hidden_states: Tensor, state: tuple[int, int]) -> tuple[int, int]:

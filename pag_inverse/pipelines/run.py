@@ -63,9 +63,7 @@ def pipeline_run(
         download=download,
     )
     described = {
-        **asdict(request),
-        "s": chosen.s if request.s is None else request.s,
-        "layers": list(chosen.layers if request.layers is None else request.layers),
+        **_settings(request, chosen),
         "weights_sha256": fingerprint(pipeline),
         "mask_sha256": None if mask is None else file_sha256(mask),
     }
@@ -82,6 +80,17 @@ def pipeline_run(
         for path, picture in pictures.items():
             if path.stem in left:
                 _make(store, pipeline, request, chosen, path.stem, picture, hidden, made_of[path.stem])
+    return _report(store)
+
+
+def _settings(request: PipelineRequest, chosen: Preset) -> dict[str, Any]:
+    """The request with the preset's scale and layers where it names none."""
+    s = chosen.s if request.s is None else request.s
+    return {**asdict(request), "s": s, "layers": list(chosen.layers if request.layers is None else request.layers)}
+
+
+def _report(store: RunStore) -> int:
+    """Where the pictures lie and which failed; 1 if one did."""
     print(f"written to {store.folder}")
     for name, error in store.failures().items():
         print(f"pipeline: {name} {error}", file=sys.stderr)

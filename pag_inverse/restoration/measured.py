@@ -154,6 +154,7 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
         if own.mask is not None:
             return Inpainting(own.mask, in_shape, project=project)
         if own.kernel is not None:
+            _check_size(own.kernel.shape, in_shape)
             return Blur(own.kernel, in_shape, project=project)
     except ValueError as error:
         raise ValueError(f"{own.mask_from or own.kernel_from}: {error}") from error
@@ -164,6 +165,15 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
     if issubclass(kind, MotionBlur):
         raise ValueError(f"--measurement with the task {task.name} needs --kernel")
     return make_operator(name, kind.image_shape(in_shape, kind.read_settings(settings)), settings, [])
+
+
+def _check_size(kernel: tuple[int, ...], image: tuple[int, int, int]) -> None:
+    """ValueError for a kernel that is larger than the picture."""
+    if any(part > side for part, side in zip(kernel, image[1:], strict=True)):
+        raise ValueError(
+            f"the kernel has {kernel[0]} x {kernel[1]} pixels, the picture {image[1]} x {image[2]}: "
+            "cut the kernel to the part that is not zero"
+        )
 
 
 def check_truth(subject: Subject, operator: Operator) -> None:

@@ -156,6 +156,8 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
 def _scaled(task: TaskConfig, scale: int) -> dict[str, Any]:
     """The settings of a task's super-resolution with another scale; ValueError where it has none."""
     settings = task.operator.settings
+    if scale < 2:
+        raise ValueError(f"--scale is {scale}; it is 2 or more: how many times larger the picture becomes")
     if "scale" in settings:
         return {"scale": scale}
     parts = [dict(part) for part in settings.get("operators", [])]

@@ -77,13 +77,7 @@ def restore(
     >>> output.images.shape, output.x.shape
     ((64, 64, 3), torch.Size([1, 1, 3, 64, 64]))
     """
-    if not (solver is None or isinstance(solver, (str, Solver))):
-        raise ValueError(f"solver is {short(solver)}; it must be a name, or an object such as DPS(eta=1.0)")
-    for what, value in (("guidance", guidance), ("callback", callback)):
-        if value is not None and (not callable(value) or isinstance(value, type)):
-            raise ValueError(
-                f"{what} is {short(value)}; it must be callable, such as PerturbedAttentionGuidance(s, layers)"
-            )
+    _check(solver, guidance, callback)
     check_whole("num_samples", num_samples, minimum=1)
     check_whole("seed", seed)
     named = solver if solver is not None and solver != AUTO else None
@@ -115,3 +109,14 @@ def restore(
                 seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in part_names]
                 parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=watch, explain=explain))
     return output_of(parts, problem, given.kind)
+
+
+def _check(solver: Any, guidance: Any, callback: Any) -> None:
+    """ValueError for arguments of another kind."""
+    if not (solver is None or isinstance(solver, (str, Solver))):
+        raise ValueError(f"solver is {short(solver)}; it must be a name, or an object such as DPS(eta=1.0)")
+    for what, value in (("guidance", guidance), ("callback", callback)):
+        if value is not None and (not callable(value) or isinstance(value, type)):
+            raise ValueError(
+                f"{what} is {short(value)}; it must be callable, such as PerturbedAttentionGuidance(s, layers)"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +22,7 @@ from pag_inverse.restoration.request import (
     resolve_solver,
 )
 from pag_inverse.restoration.subjects import Subject, read_subjects
-from pag_inverse.restoration.summary import least_residual, notices, residual_warning, summary
+from pag_inverse.restoration.summary import causes, least_residual, notices, residual_warning, summary
 from pag_inverse.restoration.writing import SolveEntry, write
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.settings import field_lines
@@ -50,13 +50,19 @@ def solve_run(request: SolveRequest, inputs: Path | None, output: Path | None, o
     names, made_of = [f"{subject.name}_measurement.npy" for subject in subjects], hashes(subjects)
     store.check(overwrite, made_of, names)
     if dry_run:
-        print("\n".join(summary(recipe, subjects, folder, len(subjects), dry=True)), file=sys.stderr)
+        tell(summary(recipe, subjects, folder, len(subjects), dry=True))
         return 0
     left = 0 if overwrite else len(store.survey(made_of, made_of).pending)
-    print("\n".join(summary(recipe, subjects, folder, len(subjects) if overwrite else left)), file=sys.stderr)
+    tell(summary(recipe, subjects, folder, len(subjects) if overwrite else left))
     with store.open(overwrite):
         restore_missing(recipe, store, subjects)
-    return report(store, subjects, least=least_residual(recipe))
+    return report(store, subjects, least=least_residual(recipe), look_at=causes(recipe))
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print each line as soon as it is known."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def make_run(
@@ -121,10 +127,11 @@ def restore_missing(recipe: Recipe, store: RunStore, subjects: Sequence[Subject]
                 print(f"solve: {subject.name} {error}", file=sys.stderr)
 
 
-def report(store: RunStore, subjects: Sequence[Subject], *, least: float | None = None) -> int:
+def report(store: RunStore, subjects: Sequence[Subject], *, least: float | None = None, look_at: str = "sigma") -> int:
     """A line a picture, and where everything lies; 1 if one failed.
 
-    A measurement whose residual lies below `least`, or above the noise, gets a warning; None judges none.
+    A measurement whose residual lies below `least`, or above the noise, gets a warning, which names what to `look_at`;
+    None judges none.
     """
     entries = store.entries()
     failed = False
@@ -136,7 +143,8 @@ def report(store: RunStore, subjects: Sequence[Subject], *, least: float | None 
         failed = failed or error is not None
         if error is None and entry.get("sigma"):
             scores.append(f"residual {number(entry['residual']):.2f} (1 is the noise)")
-            if least is not None and (warning := residual_warning(number(entry["residual"]), entry["sigma"], least)):
+            residual = number(entry["residual"])
+            if least is not None and (warning := residual_warning(residual, entry["sigma"], least, look_at)):
                 print(f"warning: {subject.name}: {warning}", file=sys.stderr)
         print(f"{subject.name}: {'; '.join(scores) or (f'failed: {error}' if error else 'restored')}")
     print(f"written to {store.folder}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from operators import Inpainting, operator_class
+from operators import Blur, Inpainting, operator_class
 from pag_inverse.restoration.batches import first_step
 from pag_inverse.restoration.measured import kernel_notices
 from pag_inverse.restoration.noise_level import describe_sigma
@@ -23,8 +23,10 @@ SEEN = 2 / 127.5  # on [-1, 1]: differences of two levels of 255
 MOST = 12  # notices of single measurements
 
 
-def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int, dry: bool = False) -> list[str]:
+def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int, dry: bool = False) -> Iterator[str]:
     """What a person wants to know before a run, of which `left` pictures are to be made; the manifest has all of it.
+
+    The lines come one by one: the time of a step is measured, which takes long for a large picture.
 
     A `dry` run compiles no networks, so it cannot tell the time of compiled ones.
     """
@@ -38,7 +40,7 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
     sides = [f"{height} x {width}" for height, width in sorted({subject.image.shape[1:] for subject in subjects})]
     size = sides[0] if len(sides) == 1 else f"{sides[0]} to {sides[-1]}"
     count = f"{len(subjects)} pictures" if len(subjects) > 1 else subjects[0].source
-    lines = [
+    yield from [
         f"task       {recipe.task.name}, {sigma}",
         f"solver     {', '.join([request.solver, f'{settled.steps} steps', *sizes])}; {', '.join([pag, *further])}",
         f"prior      {prior_name(request)} on {request.device}, {request.precision}",
@@ -47,8 +49,8 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
     ]
     if left and not (dry and request.compile):
         seconds = left * request.samples * settled.steps * seconds_of_step(recipe, subjects[0])
-        lines.append(f"time       about {tqdm.format_interval(seconds)}")
-    return [*lines, *notices(recipe), *notices_of_subjects(subjects)]
+        yield f"time       about {tqdm.format_interval(seconds)}"
+    yield from [*notices(recipe), *notices_of_subjects(subjects)]
 
 
 def notices(recipe: Recipe) -> list[str]:
@@ -96,8 +98,21 @@ def least_residual(recipe: Recipe) -> float | None:
     return 0.0 if issubclass(operator_class(recipe.task.operator.name), Inpainting) else LOW
 
 
-def residual_warning(residual: float, sigma: float, low: float = LOW) -> str:
+def causes(recipe: Recipe) -> str:
+    """What may make the residual of a recipe's measurement large."""
+    kind = operator_class(recipe.task.operator.name)
+    found = ["sigma (too small?)", "the steps (too few?)"]
+    if issubclass(kind, Blur):
+        found.insert(0, "the kernel (its size, or turned by 180 degrees)")
+    if issubclass(kind, Inpainting):
+        found.insert(0, "the mask's convention")
+    return ", ".join(found)
+
+
+def residual_warning(residual: float, sigma: float, low: float = LOW, look_at: str = "sigma") -> str:
     """What a residual, in units of sigma, that is not between `low` and HIGH may mean; empty where it is.
+
+    `look_at` names the likely causes of a large one.
 
     One above HIGH means nothing where it is below SEEN: clean pictures end at two or three times their sigma.
     """
@@ -105,10 +120,13 @@ def residual_warning(residual: float, sigma: float, low: float = LOW) -> str:
         return ""
     if residual > HIGH:
         return (
-            f"the residual is {residual:.2f} times the noise: it does not agree with the measurement; look at the "
-            "kernel (its size, or turned by 180 degrees), the mask's convention, sigma (too small?), the steps"
+            f"the residual is {residual:.2f} times the noise: the restoration does not agree with the "
+            f"measurement; look at {look_at}"
         )
-    return f"the residual is {residual:.2f} times the noise: sigma is probably too large, and detail is lost"
+    return (
+        f"the residual is {residual:.2f} times the noise: sigma is probably too large, and detail is lost; "
+        "give a smaller --sigma"
+    )
 
 
 def seconds_of_step(recipe: Recipe, subject: Subject) -> float:

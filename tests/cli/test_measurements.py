@@ -140,8 +140,24 @@ def test_a_residual_far_from_the_noise_is_a_warning(here: Path, capsys: pytest.C
 def test_residuals_are_judged_by_what_the_solver_leaves() -> None:
     """Inpainting keeps the noise of known pixels, so that only a large residual is told."""
     assert residual_warning(1.0, 0.05) == residual_warning(0.4, 0.05, 0.0) == ""
-    assert "sigma is probably too large" in residual_warning(0.4, 0.05) and "mask" in residual_warning(1.8, 0.05, 0.0)
+    assert "sigma is probably too large" in residual_warning(0.4, 0.05)
+    assert "look at the mask" in residual_warning(1.8, 0.05, 0.0, "the mask")
     assert residual_warning(2.7, 0.003) == ""  # a level of 255
+
+
+@pytest.mark.parametrize("scale", ["0", "1"])
+def test_a_scale_that_enlarges_nothing_is_refused(here: Path, scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve("--measurement", "truths", "--scale", scale, task="super_resolution") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not Path("out").exists()
+
+
+def test_kernels_that_are_none_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A coloured photograph, and a kernel that is larger than the picture."""
+    np.save("large.npy", gaussian_kernel(201, 3.0))
+    for kernel, said in (("truths/coffee.png", "has colours"), ("large.npy", "201 x 201 pixels, the picture")):
+        assert solve("--measurement", "truths/coffee.png", "--kernel", kernel, task="deblur") == 2
+        told = capsys.readouterr().err
+        assert said in told and len(told.splitlines()) == 1 and not Path("out").exists()
 
 
 def test_half_of_a_small_picture_may_be_missing(here: Path) -> None:

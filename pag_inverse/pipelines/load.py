@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,8 +91,8 @@ def _placed(pipeline: Any, device: str, dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Loading without a bar for every component; those of a download too are left out."""
+def _quietly() -> Iterator[None]:
+    """Loading without the bars and the warnings of the libraries."""
     from diffusers.utils import logging as first
     from transformers.utils import logging as second
 
@@ -99,7 +100,9 @@ def _no_bars() -> Iterator[None]:
     for log in shown:
         log.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for log in shown:
             log.enable_progress_bar()
@@ -110,7 +113,7 @@ def _loaded(kind: Any, folder: Path | None, published: str, download: bool, **pa
         raise ValueError(f"{folder}: no folder of weights; it must be one in diffusers' layout, such as {published}")
     source, offline = (published, not download) if folder is None else (str(folder), True)
     try:
-        with _no_bars():
+        with _quietly():
             return kind.from_pretrained(source, local_files_only=offline, **parts)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         what = f"{source} does not load as a {kind.__name__}: {one_line(error)}"

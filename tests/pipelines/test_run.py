@@ -143,6 +143,15 @@ def test_weights_that_are_nowhere_are_told_with_the_remedy(tmp_path: Path, capsy
     assert len(told) == 1 and "stabilityai/stable-diffusion-x4-upscaler, or --download" in told[0]
 
 
+def test_a_controlnet_that_is_nowhere_is_told_without_warnings(
+    tmp_path: Path, capsys: Any, monkeypatch: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    given = ["--control", "pose", "--input", str(draw(tmp_path / "p.png", 20, 20)), "--output", str(tmp_path / "out")]
+    assert command.main(["controlnet", *given]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not recwarn.list
+
+
 def test_the_readme_is_right(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
     readme = Path(pag_inverse.pipelines.__file__).with_name("README.md")
     if not readme.is_file():

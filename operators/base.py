@@ -150,6 +150,23 @@ class Operator(Copyable, abc.ABC):
         precise = _precise(x)
         return (precise + self.adjoint(self.solve(y - self.forward(precise), rho))).to(x.dtype)
 
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Whether `posterior_mean` is to be had: of linear operators, and of those that write their own."""
+        return self.linear
+
+    @torch.no_grad()
+    def posterior_mean(
+        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
+    ) -> Tensor:
+        """E[z] given y = A z + n with n ~ N(0, sigma^2), for images z ~ N(x, variance): like x, without a graph.
+
+        For a linear operator it is `prox` with rho = sigma^2 / variance; `iterations` are at most those of `solve`.
+        Another one has it where `has_posterior_mean` says so. ValueError as in `solve`.
+        """
+        rest = self.solve(y - self.forward(x), sigma**2 / variance, iterations=iterations)
+        return x + self.adjoint(rest)
+
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.
 

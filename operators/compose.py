@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.base import Operator
+from operators.base import ITERATIONS, Operator
+from operators.crop import Crop
 from operators.spectral import Factors, LinearMap, Separable, circulant_inverse, divided, probed_power
 
 __all__ = ["Compose"]
@@ -68,6 +69,22 @@ class Compose(Operator):
             found += part.parts if isinstance(part, Compose) else [part]
         return found
 
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Whether both are linear, or the outer one has it and the inner one is a `Crop`."""
+        return self.linear or (self.outer.has_posterior_mean and isinstance(self.inner, Crop))
+
+    @torch.no_grad()
+    def posterior_mean(
+        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
+    ) -> Tensor:
+        """As in `Operator`. What a `Crop` leaves out meets no measurement, so that it stays as it is."""
+        if self.linear or not self.has_posterior_mean:
+            return super().posterior_mean(x, y, sigma, variance, iterations=iterations)
+        seen = self.inner.forward(x)
+        met = self.outer.posterior_mean(seen, y, sigma, variance, iterations=iterations)
+        return x + self.inner.adjoint(met - seen)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer._forward(self.inner._forward(x))
 
@@ -108,7 +125,7 @@ class Compose(Operator):
 
     def _entries(self) -> Tensor | None:
         outer, inner = self.outer._entries(), self.inner._entries()
-        return None if outer is None or inner is None else outer * inner
+        return None if outer is None or inner is None else _product(outer, inner)
 
     def _gram(self) -> Tensor | None:
         outer, inner = self.outer._gram(), self.inner._gram()
@@ -116,8 +133,8 @@ class Compose(Operator):
             return None
         entries = self.outer._entries()
         if entries is not None:
-            return entries.square() * inner
-        return outer * inner if inner.numel() == 1 else None
+            return _product(entries.square(), inner)
+        return _product(outer, inner) if inner.numel() == 1 else None
 
     def _factors(self) -> Factors | None:
         outer, inner = self.outer._factors(), self.inner._factors()
@@ -128,3 +145,8 @@ class Compose(Operator):
         """The closed form of the two together; None where one of them does not act on rows and columns separately."""
         factors = self._factors()
         return None if factors is None else factors.separable(*self.out_shape[1:])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a times b where the arrays of one are on a device; the constant of an operator without arrays is not."""
+    return a.to(b.device) * b if a.numel() == 1 else a * b.to(a.device)

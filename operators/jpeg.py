@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from operators.base import Operator, Projection, Shape
+from operators.base import ITERATIONS, Operator, Projection, Shape
 from operators.validation import check_shape, settings
 
 __all__ = ["Jpeg", "JpegSettings", "quantisation_table"]
@@ -82,6 +82,46 @@ class Jpeg(Operator):
     def _from_settings(cls, in_shape: Shape, settings: JpegSettings, rngs: Sequence[np.random.Generator]) -> Jpeg:
         return cls(in_shape, settings.quality, settings.subsampling, project=settings.project)
 
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Rounding is a noise that is known."""
+        return True
+
+    @torch.no_grad()
+    def posterior_mean(
+        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
+    ) -> Tensor:
+        """As in `Operator`, for the noise of rounding instead of `sigma`, which is not used.
+
+        Rounding to multiples of q leaves each DCT coefficient an error of variance q^2 / 12 (Bennett, 1948). Its mean
+        under N(x, variance) is kept within the q / 2 around the multiple that y has. Y, Cb and Cr are taken as
+        independent, with the variance of the channels; a mean of 2 x 2 colours moves its four pixels alike.
+        """
+        self._check(x, self.in_shape, "images")
+        self._check(y, self.out_shape, "measurements")
+        precise = torch.promote_types(x.dtype, torch.float32)
+        ours, theirs = (_mixed(127.5 * (image.to(precise) + 1), TO_YCC, 0.0, 128.0) for image in (x, y))
+        height, width = self.in_shape[1:]
+        if not self.halved:
+            met = self._met(ours, theirs, slice(None), 1, variance)
+        else:
+            luma = self._met(ours[:, :1], theirs[:, :1], slice(0, 1), 2, variance)
+            even = (height + height % 2, width + width % 2)
+            half, given = (_averaged(_repeated(planes[:, 1:], *even), rounded=False) for planes in (ours, theirs))
+            move = _doubled(self._met(half, given, slice(1, 3), 1, variance) - half, rounded=False)
+            met = torch.cat([luma, ours[:, 1:] + move[..., :height, :width]], dim=1)
+        return (_mixed(met, TO_RGB, -128.0, 0.0) / 127.5 - 1).to(x.dtype)
+
+    def _met(self, ours: Tensor, theirs: Tensor, which: slice, blocks: int, variance: float) -> Tensor:
+        """The posterior mean of planes of 0 to 255, given the decoded planes."""
+        height, width = ours.shape[-2:]
+        table = self.tables[which].to(ours)[:, None, None]
+        prior, rounded = (_coefficients(planes, blocks) / table for planes in (ours, theirs))
+        rounded = torch.round(rounded)
+        share = 1 / (1 + table.square() / (12 * 127.5**2 * variance))  # how much y counts
+        mean = prior + share * (rounded - prior)
+        return _planes(mean.clamp(rounded - 0.5, rounded + 0.5) * table)[..., :height, :width]
+
     def _forward(self, x: Tensor) -> Tensor:
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
         with torch.no_grad():
@@ -107,14 +147,10 @@ class Jpeg(Operator):
 
     def _quantised(self, planes: Tensor, which: slice, blocks: int) -> Tensor:
         """Planes of 0 to 255, padded to whole blocks, after their DCT coefficients were rounded."""
-        height, width = (side + -side % (blocks * BLOCK) for side in planes.shape[-2:])
-        padded, dct = _repeated(planes, height, width), dct_matrix().to(planes)
-        tiles = padded.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK)).transpose(-3, -2) - 128  # (..., 8, 8)
         table = self.tables[which].to(planes)[:, None, None]
-        coefficients = dct @ tiles @ dct.T / table
+        coefficients = _coefficients(planes, blocks) / table
         coefficients = torch.floor(coefficients.abs() + 0.5) * coefficients.sign() * table  # halves away from 0
-        tiles = _levels(dct.T @ coefficients @ dct + 128)
-        return tiles.transpose(-3, -2).flatten(-4, -3).flatten(-2)
+        return _levels(_planes(coefficients))
 
     def _reduced(self, x: Tensor) -> Tensor:
         """The pipeline without rounding: linear."""
@@ -140,6 +176,21 @@ def dct_matrix() -> Tensor:
     matrix = torch.cos((2 * k[None, :] + 1) * k[:, None] * (torch.pi / (2 * BLOCK))) / 2
     matrix[0] /= 2**0.5
     return matrix
+
+
+def _coefficients(planes: Tensor, blocks: int) -> Tensor:
+    """The DCT of planes of 0 to 255, padded to whole blocks: (B, C, H, W) -> (B, C, rows, columns, 8, 8)."""
+    height, width = (side + -side % (blocks * BLOCK) for side in planes.shape[-2:])
+    padded, dct = _repeated(planes, height, width), dct_matrix().to(planes)
+    tiles = padded.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK)).transpose(-3, -2) - 128
+    return dct @ tiles @ dct.T
+
+
+def _planes(coefficients: Tensor) -> Tensor:
+    """The planes of DCT coefficients, padded."""
+    dct = dct_matrix().to(coefficients)
+    tiles = dct.T @ coefficients @ dct + 128
+    return tiles.transpose(-3, -2).flatten(-4, -3).flatten(-2)
 
 
 def _levels(values: Tensor) -> Tensor:

@@ -38,11 +38,14 @@ def stable_diffusion_vae() -> AutoencoderKL:
     )
 
 
-def random_prior(name: str) -> Prior:
-    """The networks of a published prior, `ffhq`, `imagenet` or `sd15`, with random weights that are always the same."""
+def random_prior(name: str, device: str = "cpu") -> Prior:
+    """The networks of a published prior, `ffhq`, `imagenet` or `sd15`, with random weights.
+
+    On a device the weights are always the same. They are drawn there, which on a GPU saves most of the time.
+    """
     config = load_prior_config(name)
     betas = BETAS[config.betas.schedule](config.betas.start, config.betas.end)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         if config.family == "stable_diffusion":
             unet, vae, empty = stable_diffusion_unet(), stable_diffusion_vae(), torch.randn(1, 77, 768)

@@ -39,7 +39,7 @@ def make_prior(case: Case) -> Prior:
         )
     if case.compile:
         check_compiler(case.device)
-    prior = random_prior(ARCHITECTURES[case.prior])
+    prior = random_prior(ARCHITECTURES[case.prior], case.device)
     for network in prior.networks():
         place(network, case.device, precision_dtype(case.precision), case.channels_last)
         if case.low_memory:

@@ -4,6 +4,9 @@ For the backward pass autograd keeps what enters each group norm, each SiLU behi
 a convolution matters to the gradient of its weights alone, which are frozen here; and what enters the SiLU follows from
 what enters the norm: it is computed again, for one norm more a convolution. Second derivatives (`create_graph`) are
 those of the plain modules.
+
+On a GPU the blocks are plain unless memory is short: at a batch of 1 the further kernels cost more than they save (a
+step of the FFHQ architecture took 98 ms in place of 73, and 1.3 GB in place of 2.4, on an H100).
 """
 
 from __future__ import annotations
@@ -28,8 +31,17 @@ def keep_little(network: nn.Module) -> None:
             block.__class__ = LeanConv2d
 
 
-def _lean(x: Tensor, *others: Tensor | None) -> bool:
+def keep_little_anywhere(network: nn.Module) -> None:
+    """Make the lean modules of a network lean on every device."""
+    for module in network.modules():
+        if isinstance(module, LeanConv2d | LeanResnetBlock):
+            module.anywhere = True
+
+
+def _lean(anywhere: bool, x: Tensor, *others: Tensor | None) -> bool:
     """Whether x alone has a gradient. While compiling, the compiler chooses what to keep."""
+    if x.device.type != "cpu" and not anywhere:
+        return False
     frozen = not any(other is not None and other.requires_grad for other in others)
     return frozen and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -37,8 +49,10 @@ def _lean(x: Tensor, *others: Tensor | None) -> bool:
 class LeanConv2d(nn.Conv2d):
     """torch's Conv2d, which does not keep its input. Trained, or being compiled, it runs as it is."""
 
+    anywhere = False  # also on a GPU
+
     def forward(self, input: Tensor) -> Tensor:
-        if not _lean(input, self.weight, self.bias):
+        if not _lean(self.anywhere, input, self.weight, self.bias):
             return super().forward(input)
         output: Tensor = _Conv.apply(input, self)
         return output
@@ -66,8 +80,10 @@ class LeanResnetBlock(ResnetBlock2D):
     A block whose parameters are trained, or that is being compiled (the compiler chooses by itself), runs as it is.
     """
 
+    anywhere = False  # also on a GPU
+
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any) -> Tensor:
-        if not _lean(input_tensor, self.norm1.weight, temb):
+        if not _lean(self.anywhere, input_tensor, self.norm1.weight, temb):
             output: Tensor = super().forward(input_tensor, temb, *args)
             return output
         h = _norm_silu(self.norm1, input_tensor, None, None)
@@ -95,7 +111,7 @@ class LeanResnetBlock(ResnetBlock2D):
 
 def _norm_silu(norm: nn.GroupNorm, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     """silu(norm(x) * scale + shift); without scale and shift silu(norm(x))."""
-    if not _lean(x, norm.weight, norm.bias, scale, shift):
+    if not _lean(True, x, norm.weight, norm.bias, scale, shift):
         return F.silu(_modulated(norm, x, scale, shift))
     y: Tensor = _NormSilu.apply(x, norm, scale, shift)
     return y

@@ -35,6 +35,9 @@ def place(
 def spare_memory(network: Any) -> None:
     """Keep only what enters each block for the backward pass, which computes the rest again; the VAE one image at a
     time. The same operations on the same numbers: nothing changes but the time."""
+    from pag_inverse.priors.activation_memory import keep_little_anywhere  # imports diffusers
+
+    keep_little_anywhere(network)
     network.enable_gradient_checkpointing()
     if hasattr(network, "enable_slicing"):
         network.enable_slicing()

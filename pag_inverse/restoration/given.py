@@ -101,8 +101,8 @@ def _measured(x: Tensor, kind: PictureKind, operator: Operator, sigma: float | N
     unknown = InverseProblem(y, operator)
     parts = [unknown.select([b]) for b in range(len(y))]
     sigmas = [found for part in parts if (found := sigma_of(part.y, part.operator)) is not None]
-    if len(sigmas) < len(y):
-        return Given(unknown, names, kind, sigma_is_known=False)
+    if len(sigmas) < len(y):  # an operator that is not linear and has a posterior mean knows its own noise
+        return Given(unknown, names, kind, sigma_is_known=operator.has_posterior_mean and not operator.linear)
     for name, level in zip(names, sigmas, strict=True):
         _LOG.warning("%s%s", f"picture {name}: " if len(sigmas) > 1 else "", describe_sigma(level))
     whole = InverseProblem(y, operator, GaussianNoise(math.sqrt(sum(level**2 for level in sigmas) / len(sigmas))))

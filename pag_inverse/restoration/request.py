@@ -42,15 +42,17 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
     """The request with its solver and prior named where the solver is auto.
 
     It is the one that the task recommends for the kind of prior, where the rows that go with the prior have it; else
-    the one of the paper. That one is taken, too, for a measurement whose sigma is neither known nor estimated: its
-    step sizes do not follow sigma. ValueError: an unknown task, a faulty file, or an option that this solver lacks.
+    the one of the paper. That one is taken, too, for a measurement whose sigma is neither known nor estimated, where it
+    has a row: its step sizes do not follow sigma. ValueError: an unknown task, a faulty file, or an option that this
+    solver lacks.
     """
     if request.solver != AUTO:
         return request
     prior, dataset = prior_name(request), _dataset_of_prior(request)
     kind = prior_kind(prior)
     solver = recommended_solver(request.task, kind, dataset, pag=request.pag != 0)
-    if solver is None or not (request.noise_is_known or estimates_sigma(request)):
+    sigma_is_known = request.noise_is_known or estimates_sigma(request) or is_noiseless(request)
+    if solver is None or (not sigma_is_known and _has_row(request, dataset, default_solver(kind))):
         solver = default_solver(kind)
     for name in request.options:
         if name not in option_names(solver):
@@ -58,6 +60,15 @@ def resolve_solver(request: SolveRequest) -> SolveRequest:
                 f"{name} is no option of {solver}, the solver of this task and prior; name another with --solver"
             )
     return replace(request, solver=solver, prior=prior)
+
+
+def _has_row(request: SolveRequest, dataset: str | None, solver: str) -> bool:
+    """Whether the task has a row of a solver."""
+    try:
+        load_task(request.task, dataset, solver, image_size=LARGE_FROM, pag=request.pag != 0)
+    except ValueError:
+        return False
+    return True
 
 
 def estimates_sigma(request: SolveRequest) -> bool:
@@ -68,6 +79,11 @@ def estimates_sigma(request: SolveRequest) -> bool:
     parts = task.operator.settings.get("operators", [{"name": task.operator.name}])
     kinds = [OPERATORS.get(part["name"]) for part in parts]
     return task.noise != "none" and all(kind is not None and issubclass(kind, PICTURES) for kind in kinds)
+
+
+def is_noiseless(request: SolveRequest) -> bool:
+    """Whether the task says that its measurements have no noise, so that there is no sigma to be known."""
+    return load_task(request.task, None, AUTO, image_size=LARGE_FROM, pag=False).noise == "none"
 
 
 def check_request(request: SolveRequest) -> None:

@@ -56,7 +56,7 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
 def notices(recipe: Recipe) -> list[str]:
     """What may make a restoration worse than a person expects."""
     request, found = recipe.request, []
-    if not recipe.sigma_is_known:
+    if not recipe.sigma_is_known and recipe.task.noise != "none":
         found.append("notice     sigma is unknown: --sigma makes the restoration better")
     found += [f"notice     {said}" for said in kernel_notices(request, recipe.task)]
     given = request.tuned_steps is not None or set(recipe.settled.solver.STEP_SIZES) <= set(request.options)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from operators import Draw
+from operators import Draw, Operator
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.priors import Prior
 from pag_inverse.problem import InverseProblem
@@ -80,13 +80,18 @@ class Solver(abc.ABC):
     def schedule(self, prior: Prior, steps: int) -> Schedule:
         """The chain of `steps` timesteps, 1 to 1000."""
 
+    @classmethod
+    def takes(cls, operator: Operator) -> bool:
+        """Whether this kind of solver works with an operator."""
+        return operator.linear or not cls.linear_only
+
     def check(self, problem: InverseProblem, prior: Prior) -> None:
         """Raise ValueError where this solver cannot solve the problem with this prior."""
         name, shape = type(self).__name__, tuple(problem.operator.in_shape)
         if self.pixel_only and tuple(prior.state_shape(shape)) != shape:
             remedy = f"take prior {self.default_prior}"
             raise ValueError(f"{name} needs a pixel prior; the state of prior {prior.name} is a latent: {remedy}")
-        if self.linear_only and not problem.operator.linear:
+        if not self.takes(problem.operator):
             raise ValueError(f"{name} needs a linear operator; {type(problem.operator).__name__} is not: take dps")
 
     def start(self, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw) -> State:

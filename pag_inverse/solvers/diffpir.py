@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from operators import Draw
+from operators import Draw, Operator
 from pag_inverse.guidance import GuidedModel
 from pag_inverse.problem import InverseProblem
 from pag_inverse.schedule import Schedule
@@ -25,6 +25,7 @@ class DiffPIR(PosteriorSolver):
     """x0' = argmin_z ||y - A z||^2 + rho ||z - x0||^2 with rho = lambda sigma^2 / sbar^2, sbar^2 = (1 - abar) / abar;
     x_{t-1} = sqrt(abar') x0' + sqrt(1 - abar') (sqrt(1 - zeta) eps' + sqrt(zeta) n), eps' of x0' (Algorithm 1).
 
+    x0' is the mean of z ~ N(x0, sbar^2 / lambda) given y, which operators that are not linear may have, too.
     `weight` is lambda: 7 for blurs, 15 for super-resolution, 1 for a box (the paper's settings for FFHQ).
 
     >>> from pag_inverse import DiffPIR
@@ -41,6 +42,10 @@ class DiffPIR(PosteriorSolver):
     default_prior: ClassVar[str] = "pixel"
     backward: ClassVar[bool] = False
 
+    @classmethod
+    def takes(cls, operator: Operator) -> bool:
+        return operator.has_posterior_mean
+
     def step(
         self, state: State, i: int, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw
     ) -> StepOutput:
@@ -52,10 +57,8 @@ class DiffPIR(PosteriorSolver):
         met = self.met(schedule.predict_x0(x_t, eps.unguided, i), x0_guided)  # 2
         if i == 0:
             return StepOutput(State(x0_guided), met, problem.residual(met))
-        rho = self.weight * noise_sigma(problem) ** 2 * abar / (1 - abar)
-        x0_met = met + operator.adjoint(
-            operator.solve(problem.y - operator.forward(met), rho, iterations=ITERATIONS)
-        )  # 3
+        variance = (1 - abar) / (self.weight * abar)
+        x0_met = operator.posterior_mean(met, problem.y, noise_sigma(problem), variance, iterations=ITERATIONS)  # 3
         x0 = x0_guided + x0_met - met
         chosen = self.eps_of_step(x_t, x0, eps, i, schedule)
         noise = (1 - self.zeta) ** 0.5 * chosen + self.zeta**0.5 * draw(tuple(x_t.shape))

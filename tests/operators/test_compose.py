@@ -11,8 +11,10 @@ from operators import (
     Blur,
     BoxInpainting,
     Compose,
+    Crop,
     Diagonal,
     GaussianBlur,
+    Identity,
     Inpainting,
     MotionBlur,
     Operator,
@@ -114,6 +116,16 @@ class Square(Operator):
 
     def _forward(self, x: Tensor) -> Tensor:
         return x.square()
+
+
+def test_constants_go_to_the_device_of_the_arrays() -> None:
+    """An operator without arrays has no device: the closed forms of a composition take that of the other's arrays."""
+    weights = Diagonal(torch.full((4, 6), 0.5), (3, 4, 6))
+    for inner in (Identity((3, 4, 6)), Crop((3, 8, 8), (4, 6))):
+        gram = Compose(weights.to("meta", torch.float32), inner)._gram()
+        assert gram is not None and gram.device.type == "meta"
+    entries = Compose(Identity((3, 4, 6)), weights.to("meta", torch.float32))._entries()
+    assert entries is not None and entries.device.type == "meta"
 
 
 def test_it_is_linear_where_both_are() -> None:

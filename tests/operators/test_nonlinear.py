@@ -10,9 +10,10 @@ import PIL.Image
 import pytest
 import skimage.data
 import torch
+from scipy.fft import dctn
 from torch import Tensor
 
-from operators import Clip, Jpeg, Operator, PhaseRetrieval
+from operators import Clip, Compose, Crop, Jpeg, Operator, PhaseRetrieval
 from operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
 
 SHAPE = (3, 21, 35)
@@ -162,3 +163,46 @@ def test_the_gradient_of_jpeg_is_that_without_rounding() -> None:
     assert (shown - smooth).abs().max() < 2 / 127.5  # a plain colour stays
     (gradient,) = torch.autograd.grad(shown, smooth, direction)
     torch.testing.assert_close(gradient.sum(dim=(2, 3)), direction.sum(dim=(2, 3)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variance", [1e-9, 1e-3, 1e3])
+def test_the_posterior_mean_of_rounding(variance: float) -> None:
+    """By scipy's DCT: N(coefficient of x, variance) times N(multiple of q, q^2 / 12), within q / 2 of the multiple."""
+    operator, generator = Jpeg((1, 16, 24), 10), torch.Generator().manual_seed(1)
+    truth, x = (torch.rand(1, 1, 16, 24, generator=generator, dtype=torch.float64) * 1.6 - 0.8 for _ in range(2))
+    y = operator.forward(truth)
+    mean = operator.posterior_mean(x, y, 0.0, variance)
+    for row in range(0, 16, 8):
+        for column in range(0, 24, 8):
+            block = (0, 0, slice(row, row + 8), slice(column, column + 8))
+            table = quantisation_table(LUMINANCE, 10).numpy()
+            ours, theirs = (dctn(127.5 * (image[block].numpy() + 1) - 128, norm="ortho") for image in (x, y))
+            multiple = np.round(theirs / table) * table
+            precision = (1 / (127.5**2 * variance), 12 / table**2)
+            expected = (precision[0] * ours + precision[1] * multiple) / sum(precision)
+            expected = np.clip(expected, multiple - table / 2, multiple + table / 2)
+            found = dctn(127.5 * (mean[block].numpy() + 1) - 128, norm="ortho")
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_the_posterior_mean_in_colour(subsampling: str) -> None:
+    """The decoded picture where x says nothing; nearer to the truth than it where x is the truth."""
+    operator = Jpeg((3, 51, 38), 10, subsampling)  # type: ignore[arg-type]
+    x = torch.from_numpy(photograph(51, 38) / 127.5 - 1).permute(2, 0, 1)[None]
+    y = operator.forward(x)
+    assert (operator.posterior_mean(0 * x, y, 0.0, 1e6) - y).abs().mean() < 0.3 * (x - y).abs().mean()
+    assert (operator.posterior_mean(x, y, 0.0, 1e-9) - x).abs().mean() < 0.1 * (x - y).abs().mean()
+    canvas = Compose(operator, Crop((3, 64, 48), (51, 38)))
+    wide = torch.nn.functional.pad(0 * x + 0.1, (5, 5, 6, 7), value=0.7)
+    met = canvas.posterior_mean(wide, y, 0.0, 0.01)
+    assert canvas.has_posterior_mean
+    torch.testing.assert_close(canvas.inner.forward(met), operator.posterior_mean(0 * x + 0.1, y, 0.0, 0.01))
+    assert torch.equal(met[..., :6, :], wide[..., :6, :]) and torch.equal(met[..., 43:], wide[..., 43:])
+
+
+def test_what_has_no_posterior_mean_says_so() -> None:
+    operator = Clip(SHAPE, 2.0)
+    assert not operator.has_posterior_mean and not Compose(operator, Crop((3, 40, 40), SHAPE[1:])).has_posterior_mean
+    with pytest.raises(ValueError, match="Clip is not linear"):
+        operator.posterior_mean(images(), images(), 0.1, 0.1)

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from pag_inverse import LatentPrior, PerturbedAttentionGuidance, PixelPrior, Prior, load_prior
-from pag_inverse.priors.activation_memory import LeanConv2d, LeanResnetBlock, keep_little
+from pag_inverse.priors.activation_memory import LeanConv2d, LeanResnetBlock, keep_little, keep_little_anywhere
 from pag_inverse.runtime.batching import TensorMemory
 
 
@@ -122,6 +122,26 @@ def test_the_second_derivative_through_a_convolution(settings: dict[str, Any]) -
     keep_little(network)
     x = torch.randn(1, 4, 7, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: network(x**2).sin(), (x,))
+
+
+def test_on_other_devices_the_blocks_are_plain_unless_memory_is_short() -> None:
+    prior = load_prior("pixel", device="meta")
+    leaf = torch.zeros(1, 3, 64, 64, device="meta", requires_grad=True)
+    steps = functions_of(prior.predict(leaf, 500).eps)
+    assert "ConvolutionBackward0" in steps and "_ConvBackward" not in steps
+    keep_little_anywhere(prior.unet)
+    assert "_ConvBackward" in functions_of(prior.predict(leaf, 500).eps)
+
+
+def functions_of(output: Tensor) -> set[str]:
+    """The names of the functions of a graph."""
+    names, left = set(), [output.grad_fn]
+    while left:
+        step = left.pop()
+        if step is not None and step not in names:
+            names.add(step)
+            left += [before for before, _ in step.next_functions]
+    return {step.name() for step in names}
 
 
 @pytest.mark.parametrize("name", ["adm", "latent"])

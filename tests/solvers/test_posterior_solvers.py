@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
+import skimage.metrics
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from pag_inverse import (
     PixelPrior,
     Solver,
     State,
+    restore,
     solve,
 )
 from pag_inverse.guidance.guidance import GuidedEps
@@ -273,3 +276,15 @@ def test_the_measurement_comes_out(solver: Solver, task: str, gaussian: MakePrio
 
 def test_the_chain_ends_at_the_image() -> None:
     assert Schedule.ddpm(BETAS["linear"](), 10).abar_prev[0] == 1.0
+
+
+def test_diffpir_restores_a_jpeg() -> None:
+    """It ends nearer to the truth than what the decoder shows: by 1.5 dB here."""
+    truth = np.ascontiguousarray(skimage.data.chelsea()[60:124, 110:190])
+    output = restore(truth, task="jpeg", steps=15)
+    shown = output.problem.y[0].permute(1, 2, 0).numpy()
+    before, after = (
+        skimage.metrics.peak_signal_noise_ratio(truth / 127.5 - 1, picture, data_range=2)
+        for picture in (shown, output.images / 127.5 - 1)
+    )
+    assert after > before + 0.5

@@ -67,7 +67,8 @@ def restore(
     the random streams, by default "0", "1", ...
     `callback(done, steps, output)` is called after each step; `output` has `x0` (B, 3, H, W), `z` and `residual`.
     Returning True stops the run. explain: an `Explainer`, which records what guidance does to each picture.
-    progress: a bar of the steps on stderr; by default where that is a terminal.
+    progress: a bar of the steps on stderr; by default where that is a terminal. On a GPU, torch's own switches hold:
+    set `torch.backends.cudnn.allow_tf32 = False` for the numbers of the commands, which compute without TF32.
     ValueError: what does not fit.
 
     >>> import numpy as np

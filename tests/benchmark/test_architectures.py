@@ -28,7 +28,7 @@ def test_the_shared_prefix_saves_what_was_counted(name: str, share: float) -> No
     (case,) = cases(BenchmarkRequest(priors=(f"{name}-architecture",)))
     task = load_task(case.task, case.dataset, case.solver, image_size=case.size, pag=True)
     with torch.device("meta"):
-        prior = architectures.random_prior(name)
+        prior = architectures.random_prior(name, "meta")
         z = torch.zeros(1, *prior.state_shape((3, case.size, case.size)))
     layers = prior.resolve_layers(task.hyperparameters.layers)
     pair = PassPair(prior, layers, completed_before(prior, layers))

@@ -36,3 +36,15 @@ def test_the_table_is_the_stored_result() -> None:
         seconds = median(case["processor_seconds"]["ours"])
         assert figures == pytest.approx([seconds, *ratios, row["memory over ours"]], rel=0.01)
         assert f"({row['process_mb']:.0f} MB)" in line
+
+
+def test_the_table_of_the_gpu_is_the_stored_result() -> None:
+    found = json.loads((ROOM / "results" / "h100.json").read_text())
+    assert {case["device_name"] for case in found["cases"]} == {"NVIDIA H100 80GB HBM3"}
+    for row in found["table"]:
+        name = NAMES[row["prior"]].removesuffix(" architecture")
+        (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {row['solver'].upper()}, {name}, ")]
+        figures = [float(text) for text in re.findall(r"\| (\d[\d.]*)", line)]
+        ratios = [row["over bound"], row["published over ours"], row["memory over ours"]]
+        assert figures == pytest.approx([row["seconds a step"], *ratios], rel=0.01)
+        assert f", {row['size']} px |" in line and f"({row['device_mb']:.0f} MB)" in line

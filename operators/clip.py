@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
+from torch.special import log_ndtr
 
-from operators.base import Operator, Projection, Shape
+from operators.base import ITERATIONS, Operator, Projection, Shape
 from operators.validation import settings
 
 __all__ = ["Clip", "ClipSettings"]
+
+SMALLEST_SIGMA = 1e-3  # without noise the odds of the two parts are infinite
 
 Gain = Annotated[float, Field(gt=0, le=1000)]
 
@@ -44,6 +49,40 @@ class Clip(Operator):
     def _from_settings(cls, in_shape: Shape, settings: ClipSettings, rngs: Sequence[np.random.Generator]) -> Clip:
         return cls(in_shape, settings.gain, project=settings.project)
 
+    @property
+    def has_posterior_mean(self) -> bool:
+        """Of a mixture of two truncated normals."""
+        return True
+
+    @torch.no_grad()
+    def posterior_mean(
+        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
+    ) -> Tensor:
+        """As in `Operator`, exactly, for z <= 1: z is below the light that is white, or above it, where y is white and
+        noise. sigma is at least 1e-3.
+        """
+        self._check(x, self.in_shape, "images")
+        self._check(y, self.out_shape, "measurements")
+        prior, seen, noise = x.double(), y.double(), max(sigma, SMALLEST_SIGMA) ** 2
+        white, total = 2 / self.gain - 1, noise + self.gain**2 * variance
+        apart = seen - (self.gain * (prior + 1) - 1)
+        mean, spread = prior + self.gain * variance / total * apart, (noise * variance / total) ** 0.5
+        below, if_below = _truncated(mean, spread, -math.inf, white)
+        above, if_above = _truncated(prior, variance**0.5, white, max(1.0, white))
+        odds = below - apart.square() / (2 * total) - math.log(total) / 2
+        odds = odds - (above - (seen - 1).square() / (2 * noise) - math.log(noise) / 2)
+        return torch.lerp(if_above, if_below, odds.sigmoid()).to(x.dtype)
+
     def _forward(self, x: Tensor) -> Tensor:
         bright = self.gain * (x + 1) - 1
         return bright + (bright.clamp(max=1) - bright).detach()
+
+
+def _truncated(mean: Tensor, std: float, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """log P(low < z < high) of z ~ N(mean, std^2), and the mean of z there."""
+    a, b = (low - mean) / std, (high - mean) / std
+    a, b, sign = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b), torch.where(a > 0, -1.0, 1.0)  # the lower tail
+    mass = log_ndtr(b) + torch.log1p(-torch.exp(log_ndtr(a) - log_ndtr(b)))
+    density = [torch.exp(-t.square() / 2 - math.log(2 * math.pi) / 2 - mass) for t in (a, b)]
+    inside = mean + sign * std * (density[0] - density[1])
+    return mass, inside.clamp(low, high)

@@ -63,6 +63,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("blurred.png", "damaged.png", "noisy.png"):
         write_png(name, small)
     write_png("small.png", small[:, :24, :24])
+    PIL.Image.fromarray(to_uint8(small)).save("compressed.jpg", quality=10)
     photo = to_uint8(small)
     photo[30:33, 10:50] = (255, 0, 255)  # a scratch, painted over
     write_png("photo.png", photo)

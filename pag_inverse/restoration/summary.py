@@ -34,7 +34,8 @@ def summary(recipe: Recipe, subjects: Sequence[Subject], folder: Path, left: int
     sizes = [f"{name} {getattr(settled.solver, name):.4g}" for name in settled.solver.STEP_SIZES]
     pag = f"PAG s = {recipe.row.s:g} at {', '.join(recipe.row.layers)}" if recipe.row.s > 0 else "no PAG"
     further = [f"{name.replace('_', ' ')} {value}" for name, value in recipe.row.further_guidance().items()]
-    sigma = str(recipe.noise) if recipe.sigma_is_known else "sigma unknown"
+    known = recipe.sigma_is_known or recipe.task.noise == "none"
+    sigma = str(recipe.noise) if known else "sigma unknown"
     if recipe.estimates_sigma:
         sigma = "sigma estimated"
     sides = [f"{height} x {width}" for height, width in sorted({subject.image.shape[1:] for subject in subjects})]

@@ -201,8 +201,25 @@ def test_the_posterior_mean_in_colour(subsampling: str) -> None:
     assert torch.equal(met[..., :6, :], wide[..., :6, :]) and torch.equal(met[..., 43:], wide[..., 43:])
 
 
+@pytest.mark.parametrize("variance", [1e-4, 0.01, 1.0, 100.0])
+@pytest.mark.parametrize("sigma", [0.02, 0.2])
+def test_the_posterior_mean_of_clipped_light(sigma: float, variance: float) -> None:
+    """The integral over z <= 1 of z N(z; x, variance) N(y; A(z), sigma^2), over that without z."""
+    x, y = torch.meshgrid(torch.linspace(-1, 1, 9).double(), torch.linspace(-1, 1.1, 9).double(), indexing="ij")
+    mean = Clip((1, 9, 9), 2.0).posterior_mean(x[None, None], y[None, None], sigma, variance)[0, 0]
+    z = torch.cat([x.flatten()[:, None] + variance**0.5 * torch.linspace(-9, 9, 20001), torch.linspace(-1.5, 1, 40001)
+                   .expand(81, -1)], dim=1).double().clamp(max=1).sort(dim=1).values  # fmt: skip
+    shown = (2 * (z + 1) - 1).clamp(max=1)
+    log_weight = -((z - x.flatten()[:, None]) ** 2) / (2 * variance) - (y.flatten()[:, None] - shown) ** 2 / (
+        2 * sigma**2
+    )
+    weight = (log_weight - log_weight.max(dim=1, keepdim=True).values).exp()
+    expected = torch.trapezoid(z * weight, z) / torch.trapezoid(weight, z)
+    torch.testing.assert_close(mean.flatten(), expected, rtol=0, atol=1e-4)
+
+
 def test_what_has_no_posterior_mean_says_so() -> None:
-    operator = Clip(SHAPE, 2.0)
+    operator = PhaseRetrieval(SHAPE)
     assert not operator.has_posterior_mean and not Compose(operator, Crop((3, 40, 40), SHAPE[1:])).has_posterior_mean
-    with pytest.raises(ValueError, match="Clip is not linear"):
-        operator.posterior_mean(images(), images(), 0.1, 0.1)
+    with pytest.raises(ValueError, match="PhaseRetrieval is not linear"):
+        operator.posterior_mean(images(), operator.forward(images()), 0.1, 0.1)

@@ -162,10 +162,21 @@ class Operator(Copyable, abc.ABC):
         """E[z] given y = A z + n with n ~ N(0, sigma^2), for images z ~ N(x, variance): like x, without a graph.
 
         For a linear operator it is `prox` with rho = sigma^2 / variance; `iterations` are at most those of `solve`.
-        Another one has it where `has_posterior_mean` says so. ValueError as in `solve`.
+        Another one has it where `has_posterior_mean` says so. ValueError as in `solve`; a variance that is not above 0.
         """
-        rest = self.solve(y - self.forward(x), sigma**2 / variance, iterations=iterations)
-        return x + self.adjoint(rest)
+        self._check_pair(x, y, variance)
+        precise = _precise(x)
+        rest = self.solve(y - self.forward(precise), sigma**2 / variance, iterations=iterations)
+        return (precise + self.adjoint(rest)).to(x.dtype)
+
+    def _check_pair(self, x: Tensor, y: Tensor, variance: float) -> None:
+        """ValueError where images, measurements and their number do not fit, or a variance is not above 0."""
+        self._check(x, self.in_shape, "images")
+        self._check(y, self.out_shape, "measurements")
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} images and {len(y)} measurements; they go in pairs")
+        if not 0 < variance < float("inf"):
+            raise ValueError(f"variance is {variance}; it must be above 0 and finite")
 
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.

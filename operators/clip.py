@@ -61,8 +61,7 @@ class Clip(Operator):
         """As in `Operator`, exactly, for z <= 1: z is below the light that is white, or above it, where y is white and
         noise. sigma is at least 1e-3.
         """
-        self._check(x, self.in_shape, "images")
-        self._check(y, self.out_shape, "measurements")
+        self._check_pair(x, y, variance)
         prior, seen, noise = x.double(), y.double(), max(sigma, SMALLEST_SIGMA) ** 2
         white, total = 2 / self.gain - 1, noise + self.gain**2 * variance
         apart = seen - (self.gain * (prior + 1) - 1)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from operators.base import ITERATIONS, Operator
-from operators.crop import Crop
 from operators.spectral import Factors, LinearMap, Separable, circulant_inverse, divided, probed_power
 
 __all__ = ["Compose"]
@@ -71,16 +70,20 @@ class Compose(Operator):
 
     @property
     def has_posterior_mean(self) -> bool:
-        """Whether both are linear, or the outer one has it and the inner one is a `Crop`."""
-        return self.linear or (self.outer.has_posterior_mean and isinstance(self.inner, Crop))
+        """Whether both are linear, or the outer one has it and B B* is the identity, as that of a `Crop`."""
+        if self.linear or not (self.outer.has_posterior_mean and self.inner.linear):
+            return self.linear
+        gram = self.inner._gram()
+        return gram is not None and gram.numel() == 1 and float(gram) == 1
 
     @torch.no_grad()
     def posterior_mean(
         self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
     ) -> Tensor:
-        """As in `Operator`. What a `Crop` leaves out meets no measurement, so that it stays as it is."""
+        """As in `Operator`. Where B B* is the identity, B z is normal with the same variance, and the rest stays."""
         if self.linear or not self.has_posterior_mean:
             return super().posterior_mean(x, y, sigma, variance, iterations=iterations)
+        self._check_pair(x, y, variance)
         seen = self.inner.forward(x)
         met = self.outer.posterior_mean(seen, y, sigma, variance, iterations=iterations)
         return x + self.inner.adjoint(met - seen)

@@ -95,25 +95,29 @@ class Jpeg(Operator):
 
         Rounding to multiples of q leaves each DCT coefficient an error of variance q^2 / 12 (Bennett, 1948). Its mean
         under N(x, variance) is kept within the q / 2 around the multiple that y has. Y, Cb and Cr are taken as
-        independent, with the variance of the channels; a mean of 2 x 2 colours moves its four pixels alike.
+        independent, each with its own share of the variance; a mean of 2 x 2 colours has a quarter of it.
         """
-        self._check(x, self.in_shape, "images")
-        self._check(y, self.out_shape, "measurements")
+        self._check_pair(x, y, variance)
         precise = torch.promote_types(x.dtype, torch.float32)
         ours, theirs = (_mixed(127.5 * (image.to(precise) + 1), TO_YCC, 0.0, 128.0) for image in (x, y))
         height, width = self.in_shape[1:]
+        shares = (
+            x.new_tensor(TO_YCC, dtype=precise).square().sum(dim=1).view(-1, 1, 1, 1, 1)
+            if len(self.tables) > 1
+            else x.new_ones(1, 1, 1, 1, 1)
+        )
         if not self.halved:
-            met = self._met(ours, theirs, slice(None), 1, variance)
+            met = self._met(ours, theirs, slice(None), 1, variance * shares)
         else:
-            luma = self._met(ours[:, :1], theirs[:, :1], slice(0, 1), 2, variance)
+            luma = self._met(ours[:, :1], theirs[:, :1], slice(0, 1), 2, variance * shares[:1])
             even = (height + height % 2, width + width % 2)
             half, given = (_averaged(_repeated(planes[:, 1:], *even), rounded=False) for planes in (ours, theirs))
-            move = _doubled(self._met(half, given, slice(1, 3), 1, variance) - half, rounded=False)
+            move = _doubled(self._met(half, given, slice(1, 3), 1, variance * shares[1:] / 4) - half, rounded=False)
             met = torch.cat([luma, ours[:, 1:] + move[..., :height, :width]], dim=1)
         return (_mixed(met, TO_RGB, -128.0, 0.0) / 127.5 - 1).to(x.dtype)
 
-    def _met(self, ours: Tensor, theirs: Tensor, which: slice, blocks: int, variance: float) -> Tensor:
-        """The posterior mean of planes of 0 to 255, given the decoded planes."""
+    def _met(self, ours: Tensor, theirs: Tensor, which: slice, blocks: int, variance: Tensor) -> Tensor:
+        """The posterior mean of planes of 0 to 255, given the decoded ones; `variance` of each, (C, 1, 1, 1, 1)."""
         height, width = ours.shape[-2:]
         table = self.tables[which].to(ours)[:, None, None]
         prior, rounded = (_coefficients(planes, blocks) / table for planes in (ours, theirs))

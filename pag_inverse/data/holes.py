@@ -62,16 +62,20 @@ def check_hole(known: Known, what: str) -> None:
         raise ValueError(f"{what}: no measured pixel is left; make what is missing smaller")
 
 
-def mask_notices(image: Image, known: Known) -> list[str]:
-    """What may be wrong with a mask, from its shares and from what lies under it in an image (3, H, W)."""
+def mask_notices(image: Image, known: Known, *, white_is_missing: bool, scattered: bool = False) -> list[str]:
+    """What may be wrong with a mask, from its shares and from what lies under it in an image (3, H, W).
+
+    scattered: most pixels are expected to be missing.
+    """
     if known.all():
         return ["the mask has no missing pixel: nothing is filled in"]
     measured, missing = (_is_constant(image[:, part]) for part in (known, ~known))
     share = f"{100 * known.mean():.0f} % of the pixels count as measured"
+    other, white = ("white-measured", "measured") if white_is_missing else ("white-missing", "missing")
     if measured and not missing:
-        return [f"{share}, and they are all of one colour: --mask-convention white-missing takes white as missing"]
-    if not missing and known.mean() < _HALF:
-        return [f"{share}: if white is what is missing, give --mask-convention white-missing"]
+        return [f"{share}, and they are all of one colour: --mask-convention {other} takes white as {white}"]
+    if not missing and known.mean() < _HALF and not scattered:
+        return [f"{share}: if white is what is {white}, give --mask-convention {other}"]
     return []
 
 

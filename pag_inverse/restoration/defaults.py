@@ -41,7 +41,7 @@ def solver_name(
     if given is not None:
         return next((known for known, found in SOLVERS.items() if found is type(given)), default_solver(kind))
     name = recommended_solver(task, kind, prior.dataset or ROWS, pag=pag)
-    usable = name is not None and solver_class(name).takes(problem.operator)
+    usable = name is not None and solver_class(name).takes(problem.white.operator)
     if name is None or not usable:
         return default_solver(kind)
     if not sigma_is_known and (problem.operator.linear or kind == "pixel"):  # PSLD needs a linear operator

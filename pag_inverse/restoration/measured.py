@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from operators import Blur, Inpainting, MotionBlur, Operator, make_operator, operator_class
+from operators import Blur, Inpainting, Jpeg, MotionBlur, Operator, RandomInpainting, make_operator, operator_class
 from pag_inverse.data.arrays import read_kernel, read_mask, read_measurement
 from pag_inverse.data.files import check_no_run
 from pag_inverse.data.holes import check_hole, grown, mask_notices, opaque, without_box, without_colour
 from pag_inverse.data.images import SUFFIXES, is_image
+from pag_inverse.restoration.compression import Compression, read_compression
 from pag_inverse.restoration.request import SolveRequest
 from pag_inverse.restoration.subjects import OwnArrays, Subject, make_subject, read_all
 from pag_inverse.settings import TaskConfig
@@ -59,12 +60,31 @@ def _read(request: SolveRequest, task: TaskConfig, shared: OwnArrays, path: Path
         hole, notices = _find_hole(request, subject, path)
         own = own if hole is None else replace(own, mask=hole, mask_from=str(path))
     elif own.mask is not None and own.mask.shape == subject.image.shape[1:]:
-        notices = mask_notices(subject.image, own.mask)
+        notices = mask_notices(
+            subject.image,
+            own.mask,
+            white_is_missing=request.mask_convention == "white-missing",
+            scattered=issubclass(operator_class(task.operator.name), RandomInpainting),
+        )
+    if operator_class(task.operator.name) is Jpeg:
+        own = replace(own, compression=read_compression(path))
+        notices = [_compression_notice(task, own.compression)]
     truth = None if request.truth is None else _read_truth(request.truth, path.stem)
     parts = [subject.sha256, *_without(own, shared).hashes().values()]
+    parts += [] if own.compression is None else [str(own.compression)]
     parts += [] if truth is None else [sha256(truth.tobytes())]
     digest = subject.sha256 if len(parts) == 1 else sha256("".join(parts).encode())
     return replace(subject, own=own, truth=truth, sha256=digest, notices=tuple(notices))
+
+
+def _compression_notice(task: TaskConfig, found: Compression | None) -> str:
+    if found is not None:
+        return f"the file was compressed with {found}"
+    settings = task.operator.settings
+    return (
+        f"the file is no JPEG, and quality {settings['quality']} is the task's: for another one, take the JPEG or "
+        "a copy of the task's file"
+    )
 
 
 def _without(own: OwnArrays, shared: OwnArrays) -> OwnArrays:
@@ -139,7 +159,7 @@ def _partner(folder: Path, name: str, what: str) -> Path:
 
 
 def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...]) -> Operator:
-    """The operator of a user's measurement (3, H, W): its mask or kernel, the task's settings otherwise.
+    """The operator of a user's measurement (3, H, W): its mask, kernel or compression, the task's settings else.
 
     ValueError: a mask or kernel that the task's operator has no use for, or one that is missing or does not fit.
     """
@@ -164,6 +184,8 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
         )
     if issubclass(kind, MotionBlur):
         raise ValueError(f"--measurement with the task {task.name} needs --kernel")
+    if own.compression is not None:
+        settings = {**settings, "quality": own.compression.quality, "subsampling": own.compression.subsampling}
     return make_operator(name, kind.image_shape(in_shape, kind.read_settings(settings)), settings, [])
 
 

@@ -159,6 +159,9 @@ def load_request(request: SolveRequest) -> tuple[TaskConfig, Hyperparameters]:
         if "position" not in task.operator.settings:
             raise ValueError(f"--box goes with a task whose operator has a position, not with {task.name}")
         changes["position"] = request.box
+    if task.noise == "none" and request.measurement is not None and (request.sigma or request.peak is not None):
+        flag = "--sigma" if request.sigma else "peak"
+        raise ValueError(f"the task {task.name} says that its measurements have no noise; leave {flag} out")
     if request.scale is not None:
         changes |= _scaled(task, request.scale)
     if request.composite == "measurement" and not inpaints:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pag_inverse.data.images import bundled_photograph, prepare, read_image, tell_left_out
+from pag_inverse.restoration.compression import Compression
 from pag_inverse.restoration.request import SolveRequest
 from pag_inverse.storage.files import npy, sha256
 
@@ -19,12 +20,13 @@ DEFAULT_PHOTOGRAPH = "astronaut"
 
 @dataclass(frozen=True)
 class OwnArrays:
-    """A user's mask (H, W) and kernel (h, w), with the names of their files."""
+    """A user's mask (H, W) and kernel (h, w), with the names of their files; how a JPEG was compressed."""
 
     mask: NDArray[np.bool_] | None = None
     kernel: NDArray[np.float64] | None = None
     mask_from: str = ""
     kernel_from: str = ""
+    compression: Compression | None = None
 
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of each array that is there, by name."""
@@ -51,8 +53,8 @@ class Subject:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What subjects of one batch have in common: shape, sigma, mask and kernel."""
-        return self.image.shape, self.sigma, id(self.own.mask), id(self.own.kernel)
+        """What subjects of one batch have in common: shape, sigma, mask, kernel and compression."""
+        return self.image.shape, self.sigma, id(self.own.mask), id(self.own.kernel), self.own.compression
 
 
 def make_subject(name: str, source: str, image: Any) -> Subject:

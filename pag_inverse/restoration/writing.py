@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def write(recipe: Recipe, store: RunStore, subject: Subject, kept: Samples) -> s
         "metrics": {} if truth is None else metrics(truth, kept, restored),
         "sigma": sigma if recipe.sigma_is_known else None,
         **({"sigma_is_estimated": True} if subject.sigma is not None else {}),
+        **({"compression": asdict(subject.own.compression)} if subject.own.compression else {}),
         "residual": kept.residuals[0][-1],
         "residuals": kept.residuals,
         "restoration_sha256": sha256(pictures["restoration"].tobytes()),

@@ -91,8 +91,12 @@ class Solver(abc.ABC):
         if self.pixel_only and tuple(prior.state_shape(shape)) != shape:
             remedy = f"take prior {self.default_prior}"
             raise ValueError(f"{name} needs a pixel prior; the state of prior {prior.name} is a latent: {remedy}")
-        if not self.takes(problem.operator):
-            raise ValueError(f"{name} needs a linear operator; {type(problem.operator).__name__} is not: take dps")
+        if not self.takes(problem.white.operator):
+            parts = getattr(problem.operator, "parts", [problem.operator])
+            found = " of ".join(type(part).__name__ for part in reversed(parts) if not part.linear)
+            raise ValueError(
+                f"{name} needs a linear operator; {found or type(problem.operator).__name__} is not: take dps"
+            )
 
     def start(self, problem: InverseProblem, model: GuidedModel, schedule: Schedule, draw: Draw) -> State:
         """The state before the first step: a standard normal."""

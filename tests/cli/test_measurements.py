@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -218,3 +219,56 @@ def test_bad_input_is_one_line(args: str, message: str, here: Path, capsys: pyte
     assert solve(*args.split()) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1 and not Path("out").exists()
+
+
+@pytest.mark.parametrize(("quality", "sampling", "said"), [(50, 2, "quality 50, 4:2:0"), (83, 0, "quality 83, 4:4:4")])
+def test_a_jpeg_is_restored_by_its_own_quality(
+    here: Path, capsys: pytest.CaptureFixture[str], quality: int, sampling: int, said: str
+) -> None:
+    PIL.Image.open("truths/coffee.png").save("coffee.jpg", quality=quality, subsampling=sampling)
+    given = ["--task", "jpeg", "--measurement", "coffee.jpg", "--truth", "truths/coffee.png", "--output", "out"]
+    assert main(given) == 0
+    told = capsys.readouterr().err
+    assert f"notice     the file was compressed with {said}\n" in told and "sigma is unknown" not in told
+    entry = manifest()["images"]["coffee"]
+    assert entry["compression"] == {"quality": quality, "subsampling": said[-5:], "exact": True}
+    assert entry["metrics"]["restoration"]["psnr"] > entry["metrics"]["measurement"]["psnr"]
+
+
+def test_what_is_said_of_other_tables_and_of_what_is_no_jpeg(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = PIL.Image.open("truths/coffee.png")
+    tables = PIL.Image.open(io.BytesIO(jpeg_bytes(image, quality=30))).quantization  # type: ignore[attr-defined]
+    tables[0][0] += 1
+    image.save("own.jpg", qtables=tables)
+    assert solve("--measurement", "own.jpg", task="jpeg") == 0
+    assert "quality 30, 4:2:0, the nearest to the file's own tables" in capsys.readouterr().err
+    assert solve("--measurement", "truths/coffee.png", task="jpeg", output="png") == 0
+    assert "the file is no JPEG, and quality 10 is the task's" in capsys.readouterr().err
+
+
+def jpeg_bytes(image: PIL.Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("noise", [("--sigma", "0.1"), ("--set", "peak=30")])
+def test_noise_of_a_task_that_has_none(here: Path, capsys: pytest.CaptureFixture[str], noise: tuple[str, str]) -> None:
+    assert solve("--measurement", "truths/coffee.png", *noise, task="jpeg") == 2
+    assert "says that its measurements have no noise; leave" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_the_hint_at_a_mask_names_the_other_convention(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hole = np.zeros((96, 96), np.uint8)
+    hole[10:30, 10:30] = 255
+    PIL.Image.fromarray(hole).save("hole.png")
+    photo = picture("truths/coffee.png").astype(np.uint8)
+    photo[10:30, 10:30] = 0
+    PIL.Image.fromarray(photo).save("damaged.png")
+    asked = ("--measurement", "damaged.png", "--mask", "hole.png", "--sigma", "0.01")
+    assert solve(*asked) == 0
+    assert "--mask-convention white-missing takes white as missing" in capsys.readouterr().err
+    PIL.Image.fromarray(255 - hole).save("hole.png")
+    assert solve(*asked, "--mask-convention", "white-missing", output="other") == 0
+    assert "--mask-convention white-measured takes white as measured" in capsys.readouterr().err

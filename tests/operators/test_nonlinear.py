@@ -13,7 +13,7 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor
 
-from operators import Clip, Compose, Crop, Jpeg, Operator, PhaseRetrieval
+from operators import Clip, Compose, Crop, GaussianBlur, Identity, Jpeg, Operator, PhaseRetrieval
 from operators.jpeg import CHROMINANCE, LUMINANCE, quantisation_table
 
 SHAPE = (3, 21, 35)
@@ -216,6 +216,37 @@ def test_the_posterior_mean_of_clipped_light(sigma: float, variance: float) -> N
     weight = (log_weight - log_weight.max(dim=1, keepdim=True).values).exp()
     expected = torch.trapezoid(z * weight, z) / torch.trapezoid(weight, z)
     torch.testing.assert_close(mean.flatten(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+@pytest.mark.parametrize("variance", [1e-3, 1e-2])
+def test_the_posterior_mean_of_rounding_is_nearer_than_both(subsampling: str, variance: float) -> None:
+    """z ~ N(x, variance): the mean errs less than x, and than the decoded picture."""
+    operator = Jpeg((3, 96, 96), 50, subsampling)  # type: ignore[arg-type]
+    x = 0.6 * torch.from_numpy(photograph(96, 96) / 127.5 - 1).permute(2, 0, 1)[None]
+    z = x + variance**0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    y = operator.forward(z)
+    error = (operator.posterior_mean(x, y, 0.0, variance) - z).square().mean()
+    assert error < 1.01 * (x - z).square().mean() and error < (y - z).square().mean()
+
+
+@pytest.mark.parametrize("operator", [Jpeg((3, 16, 16), 10), Clip((3, 16, 16), 2.0), Identity((3, 16, 16))])
+@pytest.mark.parametrize("variance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_variance_that_is_none(operator: Operator, variance: float) -> None:
+    x = images((3, 16, 16), 1)
+    with pytest.raises(ValueError, match="variance is"):
+        operator.posterior_mean(x, x, 0.1, variance)
+    with pytest.raises(ValueError, match="1 images and 2 measurements"):
+        operator.posterior_mean(x, x.repeat(2, 1, 1, 1), 0.1, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_posterior_mean_in_half_precision(dtype: torch.dtype) -> None:
+    operator, x = GaussianBlur((3, 32, 32), 9, 1.5), images((3, 32, 32), 1).to(dtype)
+    y = operator.forward(images((3, 32, 32), 2)[1:]).to(dtype)
+    mean = operator.posterior_mean(x, y, 0.01, 3000.0)
+    assert mean.dtype == dtype
+    torch.testing.assert_close(mean, operator.prox(x, y, 1e-4 / 3000), rtol=0.02, atol=0.02)
 
 
 def test_what_has_no_posterior_mean_says_so() -> None:

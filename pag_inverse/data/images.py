@@ -77,6 +77,9 @@ def _read(path: str | os.PathLike[str], use: Callable[[PIL.Image.Image], T], lar
                 if file.width * file.height > largest:
                     limit = f"at most {largest / 1e6:.0f} million"
                     raise ValueError(f"{file.width} x {file.height} pixels; {limit}")
+                frames = getattr(file, "n_frames", 1)
+                if frames > 1 and file.format != "MPO":  # a camera's: a photograph and its previews
+                    raise ValueError(f"{frames} pictures in one file; save the one that is meant")
                 check_depth(file)
                 file.load()
                 PIL.ImageOps.exif_transpose(file, in_place=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,14 @@ from pag_inverse.restoration.loop import Callback, ChainResult, run_chain
 from pag_inverse.restoration.output import RestorationOutput, output_of
 from pag_inverse.restoration.progress import step_bar
 from pag_inverse.restoration.request import DEFAULT_PRIOR
+from pag_inverse.restoration.summary import residual_warning
 from pag_inverse.restoration.tiling import model_for
 from pag_inverse.runtime.streams import stream_seed
 from pag_inverse.settings import AUTO, check_whole
 from pag_inverse.solvers import Solver, option_names, solver_class
 from pag_inverse.solvers.step_sizes import settle
+
+_LOG = logging.getLogger(__name__)
 
 
 def restore(
@@ -56,7 +60,8 @@ def restore(
     picture may have any size.
 
     The result has `images` (the first sample of each picture), `x` (all samples), `mean`, `std`, `residuals`, `failed`
-    and `problem` (what was solved): see `RestorationOutput`.
+    and `problem` (what was solved): see `RestorationOutput`. A warning
+    names the pictures whose restoration does not agree with their measurement.
 
     prior: what `load_prior` takes, by default the solver's own embedded one. solver: a name or an object; by default,
     or as "auto", the one that the task recommends for the prior (with `operator`, the task that is most like it), or
@@ -109,7 +114,20 @@ def restore(
                     break
                 seeds = [stream_seed(seed, image_name, "sampling", sample) for image_name in part_names]
                 parts[-1][1].append(run_chain(part, model, solver, steps, seeds, callback=watch, explain=explain))
-    return output_of(parts, problem, given.kind)
+    output = output_of(parts, problem, given.kind)
+    if task is None and not output.stopped:
+        _warn_of_residuals(output, given.names)
+    return output
+
+
+def _warn_of_residuals(output: RestorationOutput, names: Sequence[str]) -> None:
+    """Tell which restorations of measurements do not agree with them."""
+    for name, residual in zip(names, output.residuals[:, 0].tolist(), strict=True):
+        if math.isfinite(residual):
+            look_at = "the operator, sigma and the number of steps"
+            said = residual_warning(residual, output.problem.noise.sigma, low=0.0, look_at=look_at)
+            if said:
+                _LOG.warning("picture %s: %s", name, said)
 
 
 def _check(solver: Any, guidance: Any, callback: Any) -> None:

@@ -81,7 +81,11 @@ def notices_of_subjects(subjects: Sequence[Subject]) -> list[str]:
     for subject in subjects:
         name = f"{subject.name}: " if len(subjects) > 1 else ""
         if subject.sigma is not None:
-            jpeg = "; it is a JPEG, whose noise is uneven" if is_jpeg(subject.source) else ""
+            jpeg = (
+                "; it is a JPEG, whose noise is uneven: --task jpeg restores what it lost"
+                if is_jpeg(subject.source)
+                else ""
+            )
             found.append(f"notice     {name}{describe_sigma(subject.sigma, 'by --sigma')}{jpeg}")
         found += [f"notice     {name}{said}" for said in subject.notices]
     return [*found[:MOST], *([f"notice     and {len(found) - MOST} more"] if len(found) > MOST else [])]

@@ -272,3 +272,11 @@ def test_the_hint_at_a_mask_names_the_other_convention(here: Path, capsys: pytes
     PIL.Image.fromarray(255 - hole).save("hole.png")
     assert solve(*asked, "--mask-convention", "white-missing", output="other") == 0
     assert "--mask-convention white-measured takes white as measured" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif", ".png"])
+def test_several_pictures_in_one_file_are_refused(here: Path, capsys: pytest.CaptureFixture[str], suffix: str) -> None:
+    frames = [PIL.Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green")]
+    frames[0].save(f"moving{suffix}", save_all=True, append_images=frames[1:])
+    assert solve("--measurement", f"moving{suffix}", task="denoise") == 2
+    assert "3 pictures in one file; save the one that is meant" in capsys.readouterr().err

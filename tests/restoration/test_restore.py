@@ -17,6 +17,7 @@ from diffusers import DDPMPipeline, DDPMScheduler
 from operators import (
     OPERATORS,
     Blur,
+    GaussianBlur,
     GaussianNoise,
     Grayscale,
     Inpainting,
@@ -399,3 +400,13 @@ def test_a_prior_on_another_device(pixel: PixelPrior, latent: LatentPrior) -> No
         moved = prior.to("meta")
         assert moved is not prior and moved.device.type == "meta" and prior.device.type == "cpu"
         assert {p.device.type for network in moved.networks() for p in network.parameters()} == {"meta"}
+
+
+def test_a_restoration_that_does_not_agree_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    y = torch.zeros(1, 3, 64, 64)
+    y[..., ::2] = 1.0  # stripes that no blurred image has
+    restore(y, operator=GaussianBlur((3, 64, 64), 9, 3.0), sigma=0.02, steps=3)
+    assert "picture 0: the residual is" in caplog.text and "look at the operator, sigma" in caplog.text
+    caplog.clear()
+    restore(torch.zeros(1, 3, 64, 64), operator=GaussianBlur((3, 64, 64), 9, 3.0), sigma=0.5, steps=10)
+    assert not caplog.text

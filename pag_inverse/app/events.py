@@ -25,8 +25,8 @@ from pag_inverse.app.choices import (
     task_choices,
 )
 from pag_inverse.app.page import OWN, Given, Shown, simulated_sigma
-from pag_inverse.app.restoring import Outcome, Progress, Stopped, restoring
-from pag_inverse.app.saying import progress_line, result_text, uncertainty_text
+from pag_inverse.app.restoring import Outcome, Progress, Stopped, Waiting, restoring
+from pag_inverse.app.saying import progress_line, result_text, uncertainty_text, waiting_line
 from pag_inverse.app.uploads import Limits, bundled, kernel_file, mask_file, preview, read_upload, shown
 from pag_inverse.data.images import Picture
 from pag_inverse.settings import AUTO, validated
@@ -119,7 +119,7 @@ class _Wiring:
             self.restore,
             [getattr(given, part.name) for part in fields(given)],
             [*(getattr(result, part.name) for part in fields(result)), self.start, self.stop],
-            concurrency_limit=1,
+            concurrency_limit=QUEUE,  # restorations wait for each other where Stop reaches them, not in gradio's queue
             concurrency_id="prior",
             show_progress="minimal",
             show_progress_on=[result.status],
@@ -174,7 +174,7 @@ class _Wiring:
             asked = make_request(choices, files, self.device)
             place = self.visits.place(request.session_hash) / "result"
             for message in restoring(asked, files, place, stop):
-                yield self._update(message, running=isinstance(message, Progress))
+                yield self._update(message, running=not isinstance(message, Outcome))
         except Stopped:
             yield self._update(status=STOPPED)
         except ValueError as error:
@@ -184,7 +184,7 @@ class _Wiring:
             stop.set()
 
     def halt(self, request: gr.Request) -> None:
-        """Stop the visitor's restoration after the step that is being computed."""
+        """Stop the visitor's restoration after the step that is being computed, or at once where it waits."""
         self.visits.stop(request.session_hash)
 
     def leave(self, request: gr.Request) -> None:
@@ -221,11 +221,13 @@ class _Wiring:
         return Files(path, mask, kernel)
 
     def _update(
-        self, message: Progress | Outcome | None = None, *, status: str = "", running: bool = False
+        self, message: Waiting | Progress | Outcome | None = None, *, status: str = "", running: bool = False
     ) -> tuple[Any, ...]:
         """A value for each component of the result, and for the two buttons."""
         shown_now: dict[str, Any] = {}
-        if isinstance(message, Progress):
+        if isinstance(message, Waiting):
+            status = waiting_line(message)
+        elif isinstance(message, Progress):
             status = progress_line(message)
             if message.picture is not None:
                 shown_now["live"] = message.picture

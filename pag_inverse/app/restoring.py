@@ -8,6 +8,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,8 @@ from pag_inverse.solvers import StepOutput
 from pag_inverse.storage.files import npy
 
 PAUSE = 0.4  # seconds between two pictures of a restoration that goes on
-_ONE_AT_A_TIME = threading.Lock()
+POLL = 0.2  # seconds between two looks at the queue
+_QUEUE: list[threading.Event] = []  # the stops of all visitors in the order they came; the first one's restores
 
 
 class Stopped(Exception):
@@ -45,6 +47,13 @@ class Progress:
     samples: int
     seconds_left: float
     picture: Picture | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many restorations come before this one."""
+
+    before: int
 
 
 @dataclass(frozen=True)
@@ -71,15 +80,19 @@ class Outcome:
         return path if path.exists() else None
 
 
+Message = Waiting | Progress | Outcome | BaseException
+
+
 def restoring(
     request: SolveRequest, files: Files, folder: Path, stop: threading.Event, pause: float = PAUSE
-) -> Iterator[Progress | Outcome]:
+) -> Iterator[Waiting | Progress | Outcome]:
     """Restore, and yield a `Progress` about every `pause` seconds, then the `Outcome`.
 
-    One restoration runs at a time in the process; the others wait. It ends after the step at which `stop` is set, or
-    the iterator is closed. ValueError of one line: what does not fit. Stopped: `stop` was set.
+    One restoration runs at a time in the process; the others wait, and yield a `Waiting` at each change of their place.
+    It ends after the step at which `stop` is set, or the iterator is closed; at once where it waits. ValueError of one
+    line: what does not fit. Stopped: `stop` was set.
     """
-    said: queue.Queue[Progress | Outcome | BaseException] = queue.Queue()
+    said: queue.Queue[Message] = queue.Queue()
     work = threading.Thread(target=_work, args=(request, files, folder, stop, pause, said.put), daemon=True)
     work.start()
     try:
@@ -100,10 +113,10 @@ def _work(
     folder: Path,
     stop: threading.Event,
     pause: float,
-    say: Callable[[Progress | Outcome | BaseException], None],
+    say: Callable[[Message], None],
 ) -> None:
     try:
-        with _ONE_AT_A_TIME:
+        with _turn(stop, say):
             say(_restored(request, files, folder, _Watch(stop, pause, say)))
     except (ValueError, OSError) as error:
         say(ValueError(shown(error, files.picture, files.mask, files.kernel)))
@@ -111,6 +124,22 @@ def _work(
         say(ValueError("the memory of this machine is too small; take a smaller picture") if full(error) else error)
     except BaseException as error:
         say(error)
+
+
+@contextmanager
+def _turn(stop: threading.Event, say: Callable[[Message], None]) -> Iterator[None]:
+    """Wait for the restorations that came before, and say how many those are; raise Stopped where `stop` is set."""
+    _QUEUE.append(stop)
+    told = 0
+    try:
+        while before := _QUEUE.index(stop):
+            if before != told:
+                say(Waiting(told := before))
+            if stop.wait(POLL):
+                raise Stopped("stopped")
+        yield
+    finally:
+        _QUEUE.remove(stop)
 
 
 def full(error: BaseException) -> bool:
@@ -124,7 +153,7 @@ class _Watch:
 
     stop: threading.Event
     pause: float
-    say: Callable[[Progress | Outcome | BaseException], None]
+    say: Callable[[Message], None]
     samples: int = 1
     total: int = 1
     done: int = 0

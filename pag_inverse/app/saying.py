@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pag_inverse.app.restoring import Outcome, Progress
+from pag_inverse.app.restoring import Outcome, Progress, Waiting
 
 AGREES = (0.8, 1.3)  # of the residual over that of the noise
 
@@ -18,6 +18,11 @@ def progress_line(progress: Progress) -> str:
     left = f", about {duration(progress.seconds_left)} left" if 0 < progress.step < progress.steps else ""
     text = f"Step {progress.step} of {progress.steps}{of_sample}{left}"
     return f'<progress value="{progress.step}" max="{progress.steps}"></progress> {html.escape(text)}'
+
+
+def waiting_line(waiting: Waiting) -> str:
+    """The place in the queue."""
+    return f"Waiting: {waiting.before} restoration{'s' if waiting.before > 1 else ''} before yours."
 
 
 def duration(seconds: float) -> str:

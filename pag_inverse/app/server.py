@@ -75,7 +75,7 @@ def launch(request: AppRequest, folder: Path) -> Any:
     from starlette.middleware import Middleware
 
     from pag_inverse.app import page
-    from pag_inverse.app.events import build
+    from pag_inverse.app.events import QUEUE, build
 
     check_device(request.device)
     blocks = build(Limits(request.max_side, request.max_upload), request.device, folder)
@@ -86,6 +86,7 @@ def launch(request: AppRequest, folder: Path) -> Any:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
+            max_threads=2 * QUEUE,  # each visitor who waits holds one
             max_file_size=f"{request.max_upload:g}mb",
             allowed_paths=[str(folder)],
             footer_links=[],

@@ -167,6 +167,29 @@ def test_a_restoration_is_stopped(page: Any) -> None:
     wait_for_status(page, "Done.")
 
 
+@needs_chromium
+def test_a_visitor_who_waits_can_stop(page: Any, browser: Any, address: str) -> None:
+    """The one who waits leaves the queue at once; the restoration of the other goes on."""
+    other = browser.new_page()
+    other.set_default_timeout(30_000)
+    other.goto(address)
+    other.wait_for_selector("#preview img")
+    for visitor in (other, page):
+        quick(visitor)
+    other.locator("#steps").get_by_role("textbox").fill("1000")
+    other.locator("#restore").click()
+    other.locator("#live img").wait_for()
+    for stopping in (page, other):
+        page.locator("#restore").click()
+        wait_for_status(page, "Waiting: 1 restoration before yours.")
+        stopping.locator("#stop").click()
+        wait_for_status(stopping, "Stopped.")
+        if stopping is page:
+            other.locator("#status").get_by_text("of 1000").wait_for()
+    wait_for_status(page, "Done.")
+    other.close()
+
+
 def test_the_page_refuses_other_addresses(address: str) -> None:
     from urllib.request import urlopen
 

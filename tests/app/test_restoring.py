@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from pag_inverse.app.choices import Choices, Files, make_request
-from pag_inverse.app.restoring import Outcome, Progress, Stopped, restoring
+from pag_inverse.app.restoring import Outcome, Progress, Stopped, Waiting, restoring
 from pag_inverse.app.saying import duration, progress_line, residual_sentence, result_text, uncertainty_text
 from pag_inverse.cli.solve import main
 from pag_inverse.data.images import bundled_photograph, prepare, write_png
@@ -96,10 +96,14 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     next(first)
     short = make_request(Choices(task="denoise", size=64, steps=2), files)
     told: list[bool] = []
+    places: list[int] = []
 
     def second() -> None:
-        for _ in restoring(short, files, tmp_path / "b", threading.Event(), pause=0):
-            told.append(left.is_set())
+        for message in restoring(short, files, tmp_path / "b", threading.Event(), pause=0):
+            if isinstance(message, Waiting):
+                places.append(message.before)
+            else:
+                told.append(left.is_set())
 
     visitor = threading.Thread(target=second)
     visitor.start()
@@ -109,7 +113,25 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     left.set()
     first.close()  # type: ignore[attr-defined]
     visitor.join(timeout=120)
-    assert not visitor.is_alive() and told and all(told)
+    assert not visitor.is_alive() and told and all(told) and places == [1]
+
+
+def test_one_that_waits_stops_at_once(tmp_path: Path) -> None:
+    """The one that runs goes on, and the next one has its turn afterwards."""
+    files, stop = Files(photograph(tmp_path)), threading.Event()
+    request = make_request(Choices(task="denoise", size=64, steps=1000), files)
+    first = restoring(request, files, tmp_path / "a", threading.Event(), pause=0)
+    next(first)
+    second = restoring(request, files, tmp_path / "b", stop, pause=0)
+    assert next(second) == Waiting(1)
+    stop.set()
+    with pytest.raises(Stopped):
+        next(second)
+    assert isinstance(next(first), Progress)
+    first.close()  # type: ignore[attr-defined]
+    short = make_request(Choices(task="denoise", size=64, steps=1), files)
+    *_, outcome = restoring(short, files, tmp_path / "c", threading.Event(), pause=0)
+    assert isinstance(outcome, Outcome)
 
 
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from operators import Blur, Inpainting, MotionBlur, operator_class
 from operators.validation import Peak, Sigma
+from pag_inverse.restoration.request import estimates_sigma
 from pag_inverse.settings import (
     AUTO,
     EXPLAIN_FORMATS,
@@ -24,6 +25,7 @@ from pag_inverse.settings import (
     settings,
     validated,
 )
+from pag_inverse.settings.request import Colour
 from pag_inverse.solvers import SOLVERS
 
 NUMBERS = ("sigma", "peak", "pag", "steps", "seed")  # what is typed, and may be left out
@@ -58,7 +60,8 @@ class Choices:
     """What a visitor chose; None is the table's own.
 
     own: the picture is a measurement, else it is degraded here. size: the side of the central square that is degraded,
-    in pixels; None keeps the whole picture. sigma: on the [-1, 1] range. peak: photons at white. pag: the scale s.
+    in pixels; None keeps the whole picture. mask_convention: what white in a mask means. remove_colour: of what is
+    missing, #RRGGBB or R,G,B, in place of a mask. sigma: on the [-1, 1] range. peak: photons at white. pag: scale s.
     explain: also make the strip of what guidance does.
     """
 
@@ -67,6 +70,8 @@ class Choices:
     prior: Literal["pixel", "latent"] = "pixel"
     solver: str = AUTO
     size: Annotated[int, Field(ge=16, le=2**16)] | None = 256
+    mask_convention: Literal["white-measured", "white-missing"] = "white-measured"
+    remove_colour: Colour | None = None
     sigma: Sigma | None = None
     peak: Peak | None = None
     pag: NonNegative | None = None
@@ -118,6 +123,11 @@ def task_sigma(task: str) -> float:
     return load_task(task, None, AUTO, image_size=256, pag=False).sigma
 
 
+def estimated(task: str) -> bool:
+    """Whether the sigma of a measurement of the task is estimated where it is not given."""
+    return estimates_sigma(SolveRequest(task=task, measurement=Path()))
+
+
 def solver_choices(task: str, prior: str) -> list[str]:
     """`auto`, and the solvers of an embedded prior that have a row in the task."""
     rows = load_prior_config(prior).dataset or ""
@@ -141,7 +151,6 @@ def make_request(choices: Choices, files: Files, device: str = "cpu") -> SolveRe
 
     ValueError: a mask or kernel is missing, or values that do not go together.
     """
-    mask, kernel = (_own_arrays(choices.task, files)) if choices.own else (None, None)
     photons = counts_photons(choices.task)
     simulated = {"size": choices.size, "whole": choices.size is None}
     given = {
@@ -157,7 +166,7 @@ def make_request(choices: Choices, files: Files, device: str = "cpu") -> SolveRe
         "seed": choices.seed,
         "device": device,
         "explain": EXPLAIN_FORMATS[:1] if choices.explain else (),
-        **({"measurement": files.picture, "mask": mask, "kernel": kernel} if choices.own else simulated),
+        **(_measured(choices, files) if choices.own else simulated),
     }
     return validated(SolveRequest, given)
 
@@ -170,6 +179,8 @@ def command(request: SolveRequest, files: Files) -> str:
     for flag in ("mask", "kernel"):
         if (path := getattr(request, flag)) is not None:
             words += [f"--{flag}", Path("inputs", flag, path.name)]
+    words += ["--mask-convention", request.mask_convention] if request.mask_convention == "white-missing" else []
+    words += ["--remove-colour", request.remove_colour] if request.remove_colour is not None else []
     for flag in ("solver", "prior", "sigma", "pag", "samples", "steps", "speed", "size", "seed"):
         if (value := getattr(request, flag)) is not None:
             words += [f"--{flag}", value]
@@ -184,10 +195,19 @@ def _operator(task: str) -> str:
     return load_task(task, None, AUTO, image_size=256, pag=False).operator.name
 
 
-def _own_arrays(task: str, files: Files) -> tuple[Path | None, Path | None]:
-    """The mask and the kernel of a measurement, as far as its task takes them."""
-    if needs_mask(task) and files.mask is None:
-        raise ValueError("what is missing is not marked: paint over it, or upload a mask (white = measured)")
-    if needs_kernel(task) and files.kernel is None:
-        raise ValueError("the kernel is missing: upload it as a .npy array or a grey picture, both sides odd")
-    return (files.mask if needs_mask(task) else None, files.kernel if takes_kernel(task) else None)
+def _measured(choices: Choices, files: Files) -> dict[str, object]:
+    """The picture as a measurement, with its mask or colour and its kernel, as far as its task takes them."""
+    task, given = choices.task, {"measurement": files.picture}
+    if takes_kernel(task):
+        if needs_kernel(task) and files.kernel is None:
+            raise ValueError("the kernel is missing: upload it as a .npy array or a grey picture, both sides odd")
+        return {**given, "kernel": files.kernel}
+    if not needs_mask(task):
+        return {**given}
+    if files.mask is None and choices.remove_colour is None:
+        raise ValueError("what is missing is not marked: paint over it, upload a mask, or name its colour")
+    if choices.remove_colour is None:
+        return {**given, "mask": files.mask, "mask_convention": choices.mask_convention}
+    if files.mask is not None:
+        raise ValueError("what is missing is marked twice: remove the colour, or the paint and the mask")
+    return {**given, "remove_colour": choices.remove_colour}

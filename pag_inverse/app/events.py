@@ -24,17 +24,16 @@ from pag_inverse.app.choices import (
     takes_kernel,
     task_choices,
 )
-from pag_inverse.app.page import OWN, Given, Shown, simulated_sigma
+from pag_inverse.app.page import OWN, Given, Shown, measured_sigma, simulated_sigma
 from pag_inverse.app.restoring import Outcome, Progress, Stopped, Waiting, restoring
 from pag_inverse.app.saying import progress_line, result_text, uncertainty_text, waiting_line
-from pag_inverse.app.uploads import Limits, bundled, kernel_file, mask_file, preview, read_upload, shown
+from pag_inverse.app.uploads import Limits, bundled, is_painted, kernel_file, mask_file, preview, read_upload, shown
 from pag_inverse.data.images import Picture
 from pag_inverse.settings import AUTO, validated
 
 QUEUE = 32  # visitors that wait
 KEPT = 3600  # seconds for which a visitor's files stay
 READY, STARTING, STOPPED = "Choose, then press Restore.", "Starting.", "Stopped. The picture is unfinished."
-MEASURED_SIGMA = "0.05 is 6.4 of 255 levels. The result is better where it is right."
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,8 @@ class _Wiring:
         quiet["trigger_mode"] = "always_last"  # a change is not lost while the one before is answered
         source, views = [given.upload, given.bundled, given.own, given.task], [self.seen, given.painted]
         fitting = [given.own, given.task, given.prior]
-        fitted = [given.size, given.mask, given.kernel, given.sigma, given.peak, given.solver]
+        masks = [given.mask, given.mask_convention, given.remove_colour]
+        fitted = [given.size, *masks, given.kernel, given.sigma, given.peak, given.solver]
         gr.on([blocks.load, given.upload.change, given.bundled.change], self.show, source, views, **quiet)
         chosen = given.own.change(self.tasks, [given.own, given.task], given.task, **quiet)
         for event in (chosen.then, given.task.input):
@@ -152,12 +152,15 @@ class _Wiring:
         return gr.update(choices=choices, value=task if task in names else names[0])
 
     def fit(self, own: str, task: str, prior: str) -> tuple[Any, ...]:
-        """Show what a task asks for: size, mask, kernel, sigma, peak; and its solvers."""
+        """Show what a task asks for: size, mask, its convention, colour, kernel, sigma, peak; and its solvers."""
         measured, photons = own == OWN, counts_photons(task)
-        info = MEASURED_SIGMA if measured else simulated_sigma(task)
+        masked = measured and needs_mask(task)
+        info = measured_sigma(task) if measured else simulated_sigma(task)
         return (
             gr.update(visible=not measured),
-            gr.update(visible=measured and needs_mask(task), value=None),
+            gr.update(visible=masked, value=None),
+            gr.update(visible=masked),
+            gr.update(visible=masked, value=""),
             gr.update(visible=measured and takes_kernel(task), value=None),
             gr.update(visible=not photons, info=info),
             gr.update(visible=photons),
@@ -204,7 +207,7 @@ class _Wiring:
         names = [part.name for part in fields(Choices) if part.name not in ("own", "size")]
         size = None if chosen["size"] == page.WHOLE else int(chosen["size"])
         given = {name: read_number(name, chosen[name]) if name in NUMBERS else chosen[name] for name in names}
-        given["seed"] = given["seed"] or 0
+        given |= {"seed": given["seed"] or 0, "remove_colour": _colour(chosen)}
         return validated(Choices, {**given, "own": chosen["own"] == OWN, "size": size})
 
     def _files(self, request: gr.Request, chosen: dict[str, Any]) -> Files:
@@ -215,7 +218,10 @@ class _Wiring:
         if own and needs_mask(chosen["task"]):
             upload = Path(chosen["mask"]) if chosen["mask"] else None
             layers = (chosen["painted"] or {}).get("layers", [])
-            mask = mask_file(upload, layers, picture.shape[:2], self.visits.place(request.session_hash))
+            if upload is not None or is_painted(layers) or _colour(chosen) is None:
+                place = self.visits.place(request.session_hash)
+                missing = chosen["mask_convention"] == "white-missing"
+                mask = mask_file(upload, layers, picture.shape[:2], place, white_is_missing=missing)
         if own and takes_kernel(chosen["task"]):
             kernel = kernel_file(Path(chosen["kernel"]) if chosen["kernel"] else None)
         return Files(path, mask, kernel)
@@ -239,6 +245,11 @@ class _Wiring:
             shown_now.get(part.name, gr.skip() if part.name != "status" else status) for part in fields(self.result)
         ]
         return (*values, gr.update(interactive=not running), gr.update(interactive=running))
+
+
+def _colour(chosen: dict[str, Any]) -> str | None:
+    """The colour of what is missing; None where the field is empty."""
+    return (chosen["remove_colour"] or "").strip() or None
 
 
 def _emptied() -> dict[str, Any]:

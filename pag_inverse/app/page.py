@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from pag_inverse.app.choices import MOST_SAMPLES, PRIORS, SIZES, solver_choices, task_choices, task_sigma
+from pag_inverse.app.choices import MOST_SAMPLES, PRIORS, SIZES, estimated, solver_choices, task_choices, task_sigma
 from pag_inverse.app.uploads import Limits
 from pag_inverse.data.images import BUNDLED
 from pag_inverse.settings import AUTO, SPEEDS
@@ -37,6 +37,8 @@ class Given:
     size: gr.Radio
     painted: gr.ImageEditor
     mask: gr.File
+    mask_convention: gr.Radio
+    remove_colour: gr.Textbox
     kernel: gr.File
     sigma: gr.Textbox
     peak: gr.Textbox
@@ -112,17 +114,29 @@ def degradation_section() -> dict[str, Any]:
         visible=False,
         elem_id="painted",
     )
-    mask = optional_file("or a mask: white = measured, black = missing", "mask")
+    mask = optional_file("or a mask, black and white", "mask")
+    conventions = [("is measured", "white-measured"), ("is missing", "white-missing")]
+    convention = gr.Radio(
+        conventions, value="white-measured", label="White in the mask", visible=False, elem_id="mask_convention"
+    )
+    colour = optional_text(
+        "or the colour of what is missing", "#RRGGBB or R,G,B. 2 px around it are missing, too.", "remove_colour"
+    )
     kernel = optional_file("Kernel: .npy or grey picture, odd sides", "kernel")
     sigma = optional_number("Noise: sigma on the [-1, 1] range", simulated_sigma(FIRST_TASK), "sigma")
     peak = optional_number("Noise: photons at white", "Empty: the task's.", "peak", visible=False)
     found = {"own": own, "task": task, "size": size, "painted": painted, "mask": mask, "kernel": kernel}
-    return {**found, "sigma": sigma, "peak": peak}
+    return {**found, "mask_convention": convention, "remove_colour": colour, "sigma": sigma, "peak": peak}
 
 
 def optional_file(label: str, name: str) -> gr.File:
     """An upload that is shown where a task asks for it."""
     return gr.File(label=label, type="filepath", height=140, visible=False, elem_id=name)
+
+
+def optional_text(label: str, info: str, name: str) -> gr.Textbox:
+    """A text that is shown where a task asks for it."""
+    return gr.Textbox(label=label, info=info, max_lines=1, visible=False, elem_id=name)
 
 
 def optional_number(label: str, info: str, name: str, *, visible: bool = True) -> gr.Textbox:
@@ -133,6 +147,12 @@ def optional_number(label: str, info: str, name: str, *, visible: bool = True) -
 def simulated_sigma(task: str) -> str:
     """What the field of sigma says of a picture that is degraded here."""
     return f"0.05 is 6.4 of 255 levels. Empty: the task's, {task_sigma(task):g}."
+
+
+def measured_sigma(task: str) -> str:
+    """What the field of sigma says of a measurement."""
+    empty = "estimated from the picture" if estimated(task) else "not known; the result is better with it"
+    return f"0.05 is 6.4 of 255 levels. Empty: {empty}."
 
 
 def solver_section() -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _restored(request: SolveRequest, files: Files, folder: Path, watch: _Watch) 
         raise ValueError(f"the restoration {error}; try another solver or smaller steps")
     line = command(asked, files)
     archive = _archive(folder, subject.name, files, kept, line)
-    said = [text.removeprefix("notice").strip().replace("--", "") for text in notices(recipe)]
+    said = [text.removeprefix("notice").strip().replace("--", "") for text in (*notices(recipe), *subject.notices)]
     before, restoration = to_uint8(kept.enlarged), to_uint8(kept.images[0])
     entry = store.entries()[subject.name]
     return Outcome(before, restoration, subject.name, request.solver, entry, store.folder, archive, line, said)

@@ -79,23 +79,37 @@ def painted_hole(layers: Sequence[NDArray[Any]], size: tuple[int, int]) -> NDArr
 def check_hole(measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The mask itself; ValueError where it marks nothing or everything as missing."""
     if measured.all():
-        raise ValueError("nothing is marked as missing: paint over it, or upload a mask with black where it is missing")
+        raise ValueError("nothing is marked as missing: paint over it, upload a mask, or name its colour")
     if not measured.any():
         raise ValueError("everything is marked as missing: leave a part of the picture as it is")
     return measured
 
 
-def mask_file(upload: Path | None, layers: Sequence[NDArray[Any]], size: tuple[int, int], folder: Path) -> Path:
-    """The file of an uploaded mask, or of the painted one. ValueError: neither, both, or one that does not fit."""
-    painted = any((layer[..., 3] > 0).any() for layer in layers)
+def is_painted(layers: Sequence[NDArray[Any]]) -> bool:
+    """Whether there is paint on any layer (H, W, 4)."""
+    return any((layer[..., 3] > 0).any() for layer in layers)
+
+
+def mask_file(
+    upload: Path | None,
+    layers: Sequence[NDArray[Any]],
+    size: tuple[int, int],
+    folder: Path,
+    *,
+    white_is_missing: bool = False,
+) -> Path:
+    """The file of an uploaded mask, or of the painted one, which is written in the same convention.
+
+    ValueError: neither, both, or one that does not fit.
+    """
     if upload is None:
         path = folder / "mask.png"
-        write_png(path, _grey(painted_hole(layers, size)))
+        write_png(path, _grey(painted_hole(layers, size) != white_is_missing))
         return path
-    if painted:
+    if is_painted(layers):
         raise ValueError("the hole is painted and a mask is uploaded: remove one of them")
     try:
-        measured = check_hole(read_mask(upload))
+        measured = check_hole(read_mask(upload, white_is_missing=white_is_missing))
     except ValueError as error:
         raise ValueError(shown(error, upload)) from error
     if measured.shape != size:
@@ -126,8 +140,8 @@ def shown(error: BaseException, *paths: Path | None) -> str:
     return text.replace("--", "")
 
 
-def _grey(measured: NDArray[np.bool_]) -> Picture:
-    levels = np.where(measured, 255, 0).astype(np.uint8)
+def _grey(white: NDArray[np.bool_]) -> Picture:
+    levels = np.where(white, 255, 0).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(levels[..., None], (*levels.shape, 3)))
 
 

@@ -13,6 +13,7 @@ from pag_inverse.app.choices import (
     Files,
     command,
     counts_photons,
+    estimated,
     make_request,
     read_number,
     solver_choices,
@@ -48,6 +49,7 @@ def test_every_solver_that_is_offered_has_its_row(task: str, prior: str) -> None
         {"task": "gaussian_deblur", "explain": True},
         {"task": "motion_deblur", "size": None, "speed": "draft", "prior": "latent"},
         {"task": "inpaint", "own": True, "sigma": 0.02},
+        {"task": "inpaint", "own": True, "mask_convention": "white-missing"},
         {"task": "deblur", "own": True, "solver": "dps"},
         {"task": "poisson_denoise", "size": 64, "peak": 50, "sigma": 0.1},
         {"task": "super_resolution_x4", "own": True},
@@ -67,11 +69,27 @@ def test_the_command_line_asks_for_the_same(choices: dict[str, object]) -> None:
 
 def test_what_a_measurement_needs() -> None:
     bare = Files(Path("y.png"))
-    with pytest.raises(ValueError, match="paint over it, or upload a mask"):
+    with pytest.raises(ValueError, match="paint over it, upload a mask, or name its colour"):
         make_request(Choices("inpaint", own=True), bare)
+    with pytest.raises(ValueError, match="marked twice"):
+        make_request(Choices("inpaint", own=True, remove_colour="#ff00ff"), FILES)
     with pytest.raises(ValueError, match="the kernel is missing"):
         make_request(Choices("deblur", own=True), bare)
     assert make_request(Choices("gaussian_deblur", own=True), bare).kernel is None  # the task's own
+
+
+def test_a_colour_in_place_of_a_mask() -> None:
+    files, choices = Files(Path("y.png")), Choices("inpaint", own=True, remove_colour="255,0,255")
+    request = make_request(choices, files)
+    assert (request.remove_colour, request.mask) == ("255,0,255", None)
+    again = request_of(parser().parse_args(shlex.split(command(request, files))[2:]))
+    assert again.remove_colour == "255,0,255"
+    other_task = make_request(Choices("denoise", own=True, remove_colour="255,0,255"), files)
+    assert other_task.remove_colour is None
+
+
+def test_the_field_of_sigma_says_what_an_empty_one_means() -> None:
+    assert estimated("denoise") and estimated("inpaint") and not estimated("jpeg")
 
 
 def test_photons_take_no_sigma() -> None:
@@ -101,6 +119,7 @@ def test_what_is_no_number(text: str) -> None:
         ({"sigma": -1}, "sigma is -1"),
         ({"pag": float("nan")}, "pag is nan"),
         ({"prior": "ffhq"}, "prior is 'ffhq'"),
+        ({"remove_colour": "pink"}, "remove_colour is 'pink'"),
     ],
 )
 def test_values_that_are_refused(values: dict[str, object], message: str) -> None:

@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 
 from pag_inverse.app.server import POLICY, AppRequest, launch
-from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.data.images import bundled_photograph, prepare, to_uint8, write_png
 from pag_inverse.settings import validated
 
 gradio = pytest.importorskip("gradio", reason="gradio is not installed")
@@ -88,6 +88,15 @@ def wait_for_toast(page: Any, text: str) -> None:
     page.get_by_test_id("toast-text").filter(has_text=text).first.wait_for()
 
 
+def command_of(page: Any, folder: Path) -> str:
+    """The command line of the download."""
+    with page.expect_download() as download:
+        page.locator("#download").click()
+    download.value.save_as(folder / "command.zip")
+    with zipfile.ZipFile(folder / "command.zip") as archive:
+        return archive.read("command.txt").decode()
+
+
 @needs_chromium
 def test_degrade_restore_compare_and_download(page: Any, tmp_path: Path) -> None:
     quick(page)
@@ -151,6 +160,40 @@ def test_a_hole_is_painted_and_bad_input_is_a_toast(page: Any, tmp_path: Path) -
     wait_for_status(page, "Done.")
     page.locator("#compare img").nth(1).wait_for()
     assert "PSNR" not in page.locator("#text").inner_text()
+
+
+@needs_chromium
+def test_a_mask_whose_white_is_missing_and_a_colour(page: Any, tmp_path: Path) -> None:
+    """The command line has what was chosen; a convention that is likely wrong is told."""
+    page.get_by_label("is degraded: restore it as it is").check()
+    page.locator("#sigma").get_by_text("Empty: estimated from the picture.").wait_for()
+    choose(page, "A part is missing")
+    marked = np.asarray(PIL.Image.fromarray(to_uint8(prepare(bundled_photograph("coffee"), 64)))).copy()
+    marked[20:30, 20:30] = (255, 0, 255)
+    white = np.zeros((64, 64), np.uint8)
+    white[20:30, 20:30] = 255
+    PIL.Image.fromarray(marked).save(tmp_path / "marked.png")
+    PIL.Image.fromarray(white).save(tmp_path / "mask.png")
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "marked.png")
+    page.locator("#painted canvas").first.wait_for()
+    page.get_by_text("Speed, steps and seed").click()
+    page.locator("#steps").get_by_role("textbox").fill("2")
+    page.locator("#sigma").get_by_role("textbox").fill("0.02")
+    page.locator("#mask input[type=file]").set_input_files(tmp_path / "mask.png")
+    page.locator("#mask").get_by_text("mask.png").wait_for()
+    page.locator("#restore").click()
+    wait_for_status(page, "Done.")
+    assert "white-missing takes white as missing" in page.locator("#text").inner_text()
+    page.locator("#mask_convention").get_by_label("is missing").check()
+    page.locator("#restore").click()
+    page.locator("#text").get_by_text("white-missing takes").wait_for(state="detached")
+    wait_for_status(page, "Done.")
+    assert "--mask-convention white-missing" in command_of(page, tmp_path)
+    page.locator("#mask [aria-label='Clear']").first.click()
+    page.locator("#remove_colour").get_by_role("textbox").fill("#ff00ff")
+    page.locator("#restore").click()
+    page.locator("#text").get_by_text("#ff00ff and 2 pixels around it are the hole").wait_for()
+    assert "--remove-colour '#ff00ff'" in command_of(page, tmp_path)
 
 
 @needs_chromium

@@ -75,6 +75,18 @@ def test_a_painted_hole(tmp_path: Path) -> None:
     assert (read_mask(written) == measured).all()
 
 
+@pytest.mark.parametrize("white_is_missing", [False, True])
+def test_masks_are_read_and_painted_in_the_convention_that_is_chosen(tmp_path: Path, white_is_missing: bool) -> None:
+    layer = paint()
+    layer[10:20, 30:40, 3] = 1
+    written = mask_file(None, [layer], (40, 60), tmp_path, white_is_missing=white_is_missing)
+    assert (~read_mask(written, white_is_missing=white_is_missing)).sum() == 100
+    PIL.Image.new("L", (60, 40), 255).save(tmp_path / "white.png")
+    message = "no measured pixel" if white_is_missing else "nothing is marked"
+    with pytest.raises(ValueError, match=message):
+        mask_file(tmp_path / "white.png", [], (40, 60), tmp_path, white_is_missing=white_is_missing)
+
+
 def test_holes_that_mark_nothing_or_everything(tmp_path: Path) -> None:
     everywhere = paint() + np.uint8(255)
     for layers, message in (([paint()], "nothing is marked"), ([], "nothing"), ([everywhere], "everything is marked")):

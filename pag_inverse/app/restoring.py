@@ -21,6 +21,7 @@ from pag_inverse.priors import Prior, load_prior
 from pag_inverse.restoration.batches import Samples, restore_all
 from pag_inverse.restoration.request import prior_name, resolve_solver
 from pag_inverse.restoration.run import make_run, notices
+from pag_inverse.restoration.summary import low_limit
 from pag_inverse.restoration.writing import write
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.failures import is_out_of_memory
@@ -61,7 +62,8 @@ class Outcome:
     """What a restoration ends with.
 
     before: the measurement at the size of `restoration`, both (H, W, 3). entry: the manifest's entry. folder: the run's
-    files, NAME_KIND.png among them. archive: all of it as a zip. notices: what may make the result worse.
+    files, NAME_KIND.png among them. archive: all of it as a zip. notices: what may make the result worse. low: the
+    least residual that is near the noise.
     """
 
     before: Picture
@@ -73,6 +75,7 @@ class Outcome:
     archive: Path
     command: str
     notices: list[str]
+    low: float
 
     def picture(self, kind: str) -> Path | None:
         """The file NAME_KIND.png; None where the run has none."""
@@ -204,7 +207,9 @@ def _restored(request: SolveRequest, files: Files, folder: Path, watch: _Watch) 
     said = [text.removeprefix("notice").strip().replace("--", "") for text in (*notices(recipe), *subject.notices)]
     before, restoration = to_uint8(kept.enlarged), to_uint8(kept.images[0])
     entry = store.entries()[subject.name]
-    return Outcome(before, restoration, subject.name, request.solver, entry, store.folder, archive, line, said)
+    return Outcome(
+        before, restoration, subject.name, request.solver, entry, store.folder, archive, line, said, low_limit(recipe)
+    )
 
 
 def _archive(folder: Path, name: str, files: Files, kept: Samples, line: str) -> Path:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pag_inverse.app.restoring import Outcome, Progress, Waiting
-
-AGREES = (0.8, 1.3)  # of the residual over that of the noise
+from pag_inverse.restoration.summary import LOW, off_noise
 
 
 def progress_line(progress: Progress) -> str:
@@ -31,8 +30,10 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
-def residual_sentence(residual: float, sigma: float | None) -> str:
+def residual_sentence(residual: float, sigma: float | None, low: float = LOW) -> str:
     """What the residual of a restoration means; in units of the noise where sigma is known and not 0.
+
+    low: the least one that is near the noise.
 
     >>> residual_sentence(1.02, 0.05)
     'Residual 1.02 (1 is the noise): the restoration agrees with the measurement up to its noise.'
@@ -41,12 +42,13 @@ def residual_sentence(residual: float, sigma: float | None) -> str:
         levels = f"{residual:.3f} on the [-1, 1] range ({127.5 * residual:.1f} of 255 levels)"
         return f"The restoration differs from the measurement by {levels} on average (root mean square)."
     said = f"Residual {residual:.2f} (1 is the noise): "
-    if residual > AGREES[1]:
+    side = off_noise(residual, sigma, low)
+    if side > 0:
         return said + (
             "the restoration does not agree with the measurement. Check the kernel, the mask and sigma, or take more "
             "steps."
         )
-    if residual < AGREES[0]:
+    if side < 0:
         return said + "the restoration follows the noise, too. Sigma may be smaller than given."
     return said + "the restoration agrees with the measurement up to its noise."
 
@@ -56,7 +58,7 @@ def result_text(outcome: Outcome) -> str:
     entry = outcome.entry
     lines = [
         f"**Done in {duration(entry['seconds'])}** with solver `{outcome.solver}`.",
-        residual_sentence(entry["residual"], entry.get("sigma")),
+        residual_sentence(entry["residual"], entry.get("sigma"), outcome.low),
         *metrics_lines(entry.get("metrics") or {}),
         *(f"Notice: {text}." for text in outcome.notices),
     ]

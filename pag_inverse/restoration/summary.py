@@ -98,8 +98,11 @@ def is_jpeg(source: str) -> bool:
 
 def least_residual(recipe: Recipe) -> float | None:
     """The least residual of a measurement that is near the noise; None for what is simulated."""
-    if recipe.request.measurement is None:
-        return None
+    return None if recipe.request.measurement is None else low_limit(recipe)
+
+
+def low_limit(recipe: Recipe) -> float:
+    """The least residual that is near the noise: LOW, or none for inpainting, which keeps known pixels as they are."""
     return 0.0 if issubclass(operator_class(recipe.task.operator.name), Inpainting) else LOW
 
 
@@ -114,16 +117,25 @@ def causes(recipe: Recipe) -> str:
     return ", ".join(found)
 
 
+def off_noise(residual: float, sigma: float, low: float = LOW) -> int:
+    """1 for a residual, in units of sigma, above HIGH, -1 for one below `low`, else 0.
+
+    One above HIGH means nothing where it is below SEEN: clean pictures end at two or three times their sigma.
+    """
+    if residual > HIGH:
+        return 0 if residual * sigma < SEEN else 1
+    return -1 if residual < low else 0
+
+
 def residual_warning(residual: float, sigma: float, low: float = LOW, look_at: str = "sigma") -> str:
     """What a residual, in units of sigma, that is not between `low` and HIGH may mean; empty where it is.
 
     `look_at` names the likely causes of a large one.
-
-    One above HIGH means nothing where it is below SEEN: clean pictures end at two or three times their sigma.
     """
-    if low <= residual <= HIGH or (residual > HIGH and residual * sigma < SEEN):
+    side = off_noise(residual, sigma, low)
+    if side == 0:
         return ""
-    if residual > HIGH:
+    if side > 0:
         return (
             f"the residual is {residual:.2f} times the noise: the restoration does not agree with the "
             f"measurement; look at {look_at}"

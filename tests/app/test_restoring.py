@@ -17,6 +17,7 @@ from pag_inverse.app.restoring import Outcome, Progress, Stopped, Waiting, resto
 from pag_inverse.app.saying import duration, progress_line, residual_sentence, result_text, uncertainty_text
 from pag_inverse.cli.solve import main
 from pag_inverse.data.images import bundled_photograph, prepare, write_png
+from pag_inverse.restoration.summary import LOW, residual_warning
 
 QUICK = {"size": 64, "steps": 3}
 
@@ -67,6 +68,7 @@ def test_a_measurement_with_its_mask(tmp_path: Path) -> None:
     files = Files(photograph(tmp_path), tmp_path / "mask.png")
     _, outcome = run(tmp_path, files, task="inpaint", own=True, sigma=0.02, steps=2)
     assert outcome.entry["metrics"] == {} and "PSNR" not in result_text(outcome)
+    assert outcome.low == 0 and "follows the noise" not in result_text(outcome)  # known pixels keep their noise
     assert "Residual" in result_text(outcome) and outcome.before.shape == outcome.restoration.shape
     assert "inputs/mask/mask.png" in zipfile.ZipFile(outcome.archive).namelist()
 
@@ -151,6 +153,10 @@ def test_sentences() -> None:
     assert "agrees with the measurement" in residual_sentence(1.1, 0.05)
     assert "Check the kernel, the mask and sigma" in residual_sentence(1.9, 0.05)
     assert "follows the noise" in residual_sentence(0.4, 0.05)
+    for residual in (0.4, 0.75, 1.0, 1.4, 1.6):  # the same limits as solve's
+        for low in (LOW, 0.0):
+            agrees = residual_warning(residual, 0.05, low) == ""
+            assert ("agrees with" in residual_sentence(residual, 0.05, low)) == agrees
     for unknown in (None, 0.0):
         assert "0.100 on the [-1, 1] range (12.8 of 255 levels)" in residual_sentence(0.1, unknown)
     assert (duration(0.2), duration(59), duration(61)) == ("1 s", "59 s", "1 min 1 s")

@@ -22,6 +22,7 @@ from pag_inverse.settings.request import read_colour
 from pag_inverse.storage.files import sha256
 
 GROWN = 2  # pixels around a colour that is removed: its edges are mixed with the picture
+NAMED = 2  # files of many that a notice names
 READ = {*SUFFIXES, ".npy"}
 
 
@@ -203,6 +204,24 @@ def check_truth(subject: Subject, operator: Operator) -> None:
     if subject.truth is not None and subject.truth.shape != tuple(operator.in_shape):
         (_, height, width), (_, rows, columns) = subject.truth.shape, operator.in_shape
         raise ValueError(f"{subject.name}: its truth has {height} x {width} pixels, the restoration {rows} x {columns}")
+
+
+def unused_notices(request: SolveRequest) -> list[str]:
+    """The masks, kernels and truths in folders that belong to no measurement: a line for each kind."""
+    if request.measurement is None or not request.measurement.is_dir():
+        return []
+    names, found = {path.stem for path in _listed(request.measurement)}, []
+    for what, folder in (("mask", request.mask), ("kernel", request.kernel), ("truth", request.truth)):
+        if folder is None or not folder.is_dir():
+            continue
+        unused = sorted(path.name for path in folder.iterdir() if _is_readable(path) and path.stem not in names)
+        if unused:
+            files = "file belongs" if len(unused) == 1 else "files belong"
+            shown = ", ".join(unused[:NAMED]) + (", ..." if len(unused) > NAMED else "")
+            found.append(
+                f"--{what} {folder}: {len(unused)} {files} to no measurement ({shown}); the names must be equal"
+            )
+    return found
 
 
 def kernel_notices(request: SolveRequest, task: TaskConfig) -> Sequence[str]:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from operators import Blur, Inpainting, operator_class
 from pag_inverse.restoration.batches import first_step
-from pag_inverse.restoration.measured import kernel_notices
+from pag_inverse.restoration.measured import kernel_notices, unused_notices
 from pag_inverse.restoration.noise_level import describe_sigma
 from pag_inverse.restoration.recipe import Recipe
 from pag_inverse.restoration.request import prior_name
@@ -59,7 +59,7 @@ def notices(recipe: Recipe) -> list[str]:
     request, found = recipe.request, []
     if not recipe.sigma_is_known and recipe.task.noise != "none":
         found.append("notice     sigma is unknown: --sigma makes the restoration better")
-    found += [f"notice     {said}" for said in kernel_notices(request, recipe.task)]
+    found += [f"notice     {said}" for said in [*kernel_notices(request, recipe.task), *unused_notices(request)]]
     given = request.tuned_steps is not None or set(recipe.settled.solver.STEP_SIZES) <= set(request.options)
     if request.steps is not None and request.steps < recipe.row.steps and request.speed == "exact" and not given:
         found.append(

@@ -68,6 +68,25 @@ def test_a_folder_of_two_sizes_with_masks_and_truths_by_name(here: Path, capsys:
     assert "coffee" in capsys.readouterr().err
 
 
+def test_files_that_belong_to_no_measurement_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("masks/rocket.png", "masks/a.png", "masks/b.png", "truths/rocket.png"):
+        PIL.Image.new("L", (64, 64), 255).save(name)
+    Path("masks/notes.txt").write_text("no mask")
+    assert solve("--measurement", "y", "--mask", "masks", "--truth", "truths", "--dry-run") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "to no measurement" in line]
+    assert told == [
+        "notice     --mask masks: 3 files belong to no measurement (a.png, b.png, ...); the names must be equal",
+        "notice     --truth truths: 1 file belongs to no measurement (rocket.png); the names must be equal",
+    ]
+    assert solve("--measurement", "y/coffee.npy", "--mask", "masks", "--dry-run") == 0  # one of many, as it was meant
+    assert "to no measurement" not in capsys.readouterr().err
+    Path("kernels").mkdir()
+    for name in ("chelsea", "coffee", "other"):
+        np.save(f"kernels/{name}.npy", gaussian_kernel(9, 1.0))
+    assert solve("--measurement", "y", "--kernel", "kernels", "--dry-run", task="deblur") == 0
+    assert "--kernel kernels: 1 file belongs to no measurement (other.npy)" in capsys.readouterr().err
+
+
 def test_what_is_missing_by_a_box_a_colour_or_a_transparent_part(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

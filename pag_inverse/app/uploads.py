@@ -115,7 +115,7 @@ def mask_file(
     if measured.shape != size:
         raise ValueError(
             f"{upload.name} has {measured.shape[1]} x {measured.shape[0]} pixels and the picture "
-            f"{size[1]} x {size[0]}; they must be equal"
+            f"{size[1]} x {size[0]}: resize the mask to the picture's size"
         )
     return upload
 

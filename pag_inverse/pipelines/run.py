@@ -180,5 +180,5 @@ def _check_picture(path: Path, picture: np.ndarray[Any, Any], hidden: Any) -> No
     if hidden is not None and hidden.shape != picture.shape[1:]:
         raise ValueError(
             f"the mask has {hidden.shape[0]} x {hidden.shape[1]} pixels, but {path.name} has {picture.shape[1]} x "
-            f"{picture.shape[2]}; they must have the same"
+            f"{picture.shape[2]}: resize the mask to the picture's size"
         )

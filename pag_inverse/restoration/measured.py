@@ -173,6 +173,7 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
         raise ValueError(f"--kernel goes with a deblurring task, not with {task.name}")
     try:
         if own.mask is not None:
+            _check_mask_size(own.mask.shape, in_shape)
             return Inpainting(own.mask, in_shape, project=project)
         if own.kernel is not None:
             _check_size(own.kernel.shape, in_shape)
@@ -188,6 +189,15 @@ def measurement_operator(own: OwnArrays, task: TaskConfig, shape: tuple[int, ...
     if own.compression is not None:
         settings = {**settings, "quality": own.compression.quality, "subsampling": own.compression.subsampling}
     return make_operator(name, kind.image_shape(in_shape, kind.read_settings(settings)), settings, [])
+
+
+def _check_mask_size(mask: tuple[int, ...], image: tuple[int, int, int]) -> None:
+    """ValueError for a mask of another size than the picture."""
+    if mask != image[1:]:
+        raise ValueError(
+            f"the mask has {mask[0]} x {mask[1]} pixels, the picture {image[1]} x {image[2]}: "
+            "resize the mask to the picture's size"
+        )
 
 
 def _check_size(kernel: tuple[int, ...], image: tuple[int, int, int]) -> None:

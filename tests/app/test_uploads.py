@@ -108,7 +108,7 @@ def test_uploaded_masks(tmp_path: Path) -> None:
     for name, layers, size, message in (
         ("white.png", [], (40, 60), "nothing is marked as missing"),
         ("black.png", [], (40, 60), "^black.png: the mask has no measured pixel"),
-        ("good.png", [], (40, 61), "^good.png has 60 x 40 pixels and the picture 61 x 40"),
+        ("good.png", [], (40, 61), "^good.png has 60 x 40 pixels and the picture 61 x 40: resize the mask"),
         ("good.png", [layer], (40, 60), "the hole is painted and a mask is uploaded"),
     ):
         with pytest.raises(ValueError, match=message):

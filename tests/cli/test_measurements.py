@@ -205,7 +205,10 @@ def test_unreadable_files_of_a_folder_are_named_or_left_out(here: Path, caplog: 
     ("args", "message"),
     [
         ("--measurement y --mask lonely", "lonely: no file for the mask of coffee"),
-        ("--measurement y/coffee.npy --mask masks/chelsea.png", "masks/chelsea.png: mask of shape (64, 64)"),
+        (
+            "--measurement y/coffee.npy --mask masks/chelsea.png",
+            "masks/chelsea.png: the mask has 64 x 64 pixels, the picture 96 x 96: resize the mask",
+        ),
         ("--measurement y/coffee.npy --mask masks/coffee.png --truth truths/chelsea.png", "its truth has 64 x 64"),
         ("--measurement y/coffee.npy --box 90 0 9 9", "does not lie inside the 96 x 96 pixels"),
         ("--measurement y/coffee.npy --box 0 0 96 96", "no measured pixel is left"),

@@ -52,6 +52,7 @@ def parser() -> Parser:
     how.add_argument("--perturbation", metavar="NAME", help="in place of the identity, such as seg or seg:sigma=2")
     how.add_argument("--combination", metavar="NAME", help="plain or apg, with options as those of --perturbation")
     how.add_argument("--pag-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="t / 1000 at which PAG acts")
+    how.add_argument("--adaptive-scale", type=float, metavar="A", help="a of s(t) = max(0, s - a (1000 - t)), for PAG")
     how.add_argument("--cfg", type=float, help="classifier-free guidance; 1 is off")
     how.add_argument("--uncond-prior", dest="unconditional_prior", metavar="PRIOR", help="its unconditional network")
     add_prior(p.add_argument_group("prior"))

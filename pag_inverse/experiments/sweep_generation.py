@@ -69,6 +69,7 @@ class GenerationSubject(Subject):
         """By the row and the weights."""
         row = self.row(setting)
         made_of = [row.sampler, row.steps, row.s, list(row.layers), row.perturbation, row.combination]
+        made_of += [row.adaptive_scale] if row.adaptive_scale else []
         return f"{digest([*made_of, list(row.pag_interval), self._prior.fingerprint])}/{name}"
 
     def steps(self, setting: Setting) -> int:

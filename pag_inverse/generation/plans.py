@@ -33,6 +33,7 @@ OWN = {
     "perturbation": ("perturbation", "perturbation"),
     "combination": ("combination", "combination"),
     "pag_interval": ("pag_interval", "pag-interval"),
+    "adaptive_scale": ("adaptive_scale", "adaptive-scale"),
     "cfg": ("cfg", "cfg"),
     "unconditional_prior": ("unconditional_prior", "uncond-prior"),
 }
@@ -45,9 +46,10 @@ class SampleRow:
     """How pictures are sampled: a row of a table.
 
     s and layers: of PAG (Eq. 10). perturbation and combination: spelled as `make_perturbation` and `make_combination`
-    read them. pag_interval: the lowest and highest t / 1000 at which PAG acts. cfg: classifier-free guidance, 1 is off
-    (Eq. 14 with w = cfg - 1). A row with `prompts` takes those of the request. unconditional_prior: a network of its
-    own for the eps without a condition (Fig. 41). eta: of DDIM. size: side in pixels, None for the prior's.
+    read them. pag_interval: the lowest and highest t / 1000 at which PAG acts. adaptive_scale: a of PAG's scale s(t) =
+    max(0, s - a (1000 - t)). cfg: classifier-free guidance, 1 is off (Eq. 14 with w = cfg - 1). A row with `prompts`
+    takes those of the request. unconditional_prior: a network of its own for the eps without a condition (Fig. 41).
+    eta: of DDIM. size: side in pixels, None for the prior's.
     """
 
     prior: str
@@ -58,6 +60,7 @@ class SampleRow:
     perturbation: str = "identity"
     combination: str = "plain"
     pag_interval: Interval = (0.0, 1.0)
+    adaptive_scale: NonNegative = 0.0
     cfg: NonNegative = 1.0
     unconditional_prior: str | None = None
     eta: Unit = 0.0
@@ -84,6 +87,7 @@ class SampleRequest:
     perturbation: str | None = None
     combination: str | None = None
     pag_interval: Interval | None = None
+    adaptive_scale: NonNegative | None = None
     cfg: NonNegative | None = None
     unconditional_prior: str | None = None
     prompt: str | None = None
@@ -181,7 +185,7 @@ def _contradictions(request: SampleRequest) -> Iterator[tuple[bool, str]]:
     for name, flag in (("prior", "prior"), *OWN.values()):
         given = getattr(request, name) is not None
         yield request.suite is not None and given, f"--{flag} does nothing with --suite, whose rows have it"
-    for name, flag in (OWN[own] for own in ("layers", "perturbation", "combination", "pag_interval")):
+    for name, flag in (OWN[own] for own in OWN if own not in ("s", "cfg", "unconditional_prior")):
         given = getattr(request, name) is not None
         yield request.pag == 0 and given, f"--{flag} does nothing with --pag 0; leave one of them out"
     yield request.rows is not None and request.suite is None, "--rows goes with --suite"

@@ -84,6 +84,7 @@ def make_guidance(row: SampleRow, prior: Prior, unconditional: Prior | None = No
             interval=row.pag_interval,
             perturbation=row.perturbation,
             combination=row.combination,
+            adaptive=row.adaptive_scale,
         )
     return guidance if unconditional is None else TwoModelGuidance(guidance, unconditional, row.cfg)
 
@@ -199,6 +200,7 @@ def describe(recipe: SampleRecipe, request: SampleRequest, prompts: Sequence[str
         "perturbation": spelling(make_perturbation(row.perturbation)),
         "combination": spelling(make_combination(row.combination)),
         "pag_interval": list(row.pag_interval),
+        **({"adaptive_scale": row.adaptive_scale} if row.adaptive_scale else {}),  # earlier runs keep their identity
         "cfg": row.cfg,
         "unconditional_prior": row.unconditional_prior,
         "prompt": prompts[0] if len(prompts) == 1 else None,

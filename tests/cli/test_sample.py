@@ -87,6 +87,17 @@ def test_what_it_leaves(priors: Path, here: Path, capsys: pytest.CaptureFixture[
     assert "| sample | " in (here / "out" / "results.md").read_text()
 
 
+def test_an_adaptive_scale(priors: Path, here: Path) -> None:
+    """It changes the pictures; a run without it keeps its identity."""
+    for flags, output in (("", "constant"), ("--adaptive-scale 0.002", "adaptive")):
+        assert command.main(line(priors, f"--count 1 {flags} --output {output}")) == 0
+    assert pictures(here / "constant") != pictures(here / "adaptive")
+    constant, adaptive = (
+        json.loads((here / name / "manifest.json").read_text())["settings"] for name in ("constant", "adaptive")
+    )
+    assert adaptive["adaptive_scale"] == 0.002 and "adaptive_scale" not in constant
+
+
 def test_a_sample_depends_on_its_number_and_the_seed_alone(
     priors: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +185,8 @@ REFUSED = [
     ("--uncond-prior latent --cfg 2", "has other states or betas"),
     ("--eta 0.5", "--eta 0.5 is of ddim"),
     ("--pag 0 --layers middle_block.1", "--layers does nothing with --pag 0"),
+    ("--pag 0 --adaptive-scale 0.1", "--adaptive-scale does nothing with --pag 0"),
+    ("--adaptive-scale -1", "adaptive_scale is -1"),
     ("--pag 0 --perturbation seg", "--perturbation does nothing with --pag 0"),
     ("--layers nothing", "holds no self-attention of this prior"),
     ("--perturbation nothing", "unknown perturbation 'nothing'; there are identity"),

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from pag_inverse.generation.plans import SUITES, SampleRequest, SampleRow, default_row, load_suite, make_plan
+from pag_inverse.generation.recipe import make_guidance
+from pag_inverse.guidance import PerturbedAttentionGuidance
+from pag_inverse.priors import PixelPrior
 
 ADM = ("input_blocks.14.1", "input_blocks.16.1", "input_blocks.17.1", "middle_block.1")
 CONDITIONAL = ("input_blocks.14.1",)
@@ -84,6 +87,16 @@ def test_flags_replace_the_rows(tmp_path: Path) -> None:
     assert (row.s, row.layers, row.sampler, row.steps, row.eta) == (3.0, ("middle_block.1",), "ddim", 7, 1.0)
     plan = make_plan(SampleRequest(suite="embedded", rows=("latent",), steps=3, size=128))
     assert [(name, row.steps, row.size) for name, row in plan.rows.items()] == [("latent", 3, 128)]
+
+
+@pytest.mark.parametrize("t", [999, 500, 0])
+def test_the_adaptive_scale_of_a_row_is_that_of_the_equation(t: int, pixel: PixelPrior) -> None:
+    """s(t) = max(0, s - a (1000 - t))."""
+    layers = (pixel.layers()[0].diffusers,)
+    row = make_plan(SampleRequest(pag=3.0, layers=layers, adaptive_scale=0.004)).rows["sample"]
+    guidance = make_guidance(row, pixel)
+    assert isinstance(guidance, PerturbedAttentionGuidance)
+    assert guidance.scale(t) == pytest.approx(max(0.0, 3.0 - 0.004 * (1000 - t)))
 
 
 def test_prompts_are_read_one_a_line(tmp_path: Path) -> None:

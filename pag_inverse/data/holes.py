@@ -12,6 +12,7 @@ from pag_inverse.data.images import Image, read_levels
 Known = NDArray[np.bool_]  # (H, W), True where the picture was measured
 _CONSTANT = 0.02  # of [-1, 1]: the deviation of pixels that are of one colour
 _HALF = 0.5
+_MOST = 0.9  # of the pixels: thin scratches are less
 
 
 def without_colour(image: Image, colour: tuple[int, int, int], tolerance: int) -> Known:
@@ -76,6 +77,10 @@ def mask_notices(image: Image, known: Known, *, white_is_missing: bool, scattere
         return [f"{share}, and they are all of one colour: --mask-convention {other} takes white as {white}"]
     if not missing and known.mean() < _HALF and not scattered:
         return [f"{share}: if white is what is {white}, give --mask-convention {other}"]
+    from scipy.ndimage import binary_erosion
+
+    if not scattered and known.mean() < _MOST and not binary_erosion(~known, np.ones((3, 3))).any():
+        return [f"{share}, and the holes are narrower than 3 pixels: --task random_inpainting is meant for such holes"]
     return []
 
 

@@ -302,3 +302,14 @@ def test_several_pictures_in_one_file_are_refused(here: Path, capsys: pytest.Cap
     frames[0].save(f"moving{suffix}", save_all=True, append_images=frames[1:])
     assert solve("--measurement", f"moving{suffix}", task="denoise") == 2
     assert "3 pictures in one file; save the one that is meant" in capsys.readouterr().err
+
+
+def test_holes_of_single_pixels_name_the_task_for_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lattice = np.zeros((96, 96), np.uint8)
+    lattice[::2, ::2] = lattice[1::2, 1::2] = 255
+    PIL.Image.fromarray(lattice).save("lattice.png")
+    given = ("--measurement", "truths/coffee.png", "--mask", "lattice.png", "--sigma", "0.02")
+    assert solve(*given) == 0
+    assert "narrower than 3 pixels: --task random_inpainting" in capsys.readouterr().err
+    assert solve(*given, task="random_inpainting", output="other") == 0
+    assert "narrower than 3 pixels" not in capsys.readouterr().err

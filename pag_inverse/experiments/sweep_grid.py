@@ -64,8 +64,9 @@ def grid(
 def layer_sets(words: Sequence[str], among: Sequence[str], prior: Prior) -> list[tuple[str, ...]]:
     """The sets of layers that `words` stand for, by diffusers' names in the network's order.
 
-    A word is LAYER,... or one of SETS: all sets of one, two or three layers of `among`, by default of the prior. An
-    unknown layer, a set that is given twice and `among` without a word of SETS are ValueErrors.
+    A word is LAYER,... or one of SETS: all sets of one, two or three layers of `among`, by default of the prior.
+    An unknown layer, a set that is given twice, too few layers for a word, and `among` without a word of SETS are
+    ValueErrors.
     """
     there = [layer.diffusers for layer in prior.layers()]
     chosen = [layer for layer in there if layer in prior.resolve_layers(among)] if among else there
@@ -74,6 +75,8 @@ def layer_sets(words: Sequence[str], among: Sequence[str], prior: Prior) -> list
     found: list[tuple[str, ...]] = []
     for word in words:
         if word in SETS:
+            if len(chosen) < SETS[word]:
+                raise ValueError(f"--layers {word} need at least {SETS[word]} layers, there are {len(chosen)}")
             found += itertools.combinations(chosen, SETS[word])
         else:
             names = prior.resolve_layers(word.split(","))

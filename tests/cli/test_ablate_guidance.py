@@ -118,6 +118,8 @@ def test_sets_of_layers() -> None:
     assert layer_sets([f"{UP},down_blocks.3.attentions.0"], [], prior) == [("down_blocks.3.attentions.0", UP)]
     with pytest.raises(ValueError, match="given twice"):
         layer_sets(["each", UP], [], prior)
+    with pytest.raises(ValueError, match="triples need at least 3 layers, there are 1"):
+        layer_sets(["triples"], [UP], prior)
 
 
 def test_without_pag_is_there_once() -> None:
@@ -134,6 +136,7 @@ def test_without_pag_is_there_once() -> None:
         ("--scales -1", "scales"),
         ("--scales 1 --layers nowhere", "layer 'nowhere' holds no self-attention"),
         ("--scales 1 --among mid_block.attentions.0", "--among does nothing without each"),
+        ("--scales 1 --layers triples --among mid_block.attentions.0", "triples need at least 3 layers, there are 1"),
         ("--scales 1 --perturbations other", "unknown perturbation 'other'"),
         ("--scales 1 --only nothing", "no setting has it"),
         ("--scales 1 --tasks gaussian_deblur motion_deblur", "one task"),

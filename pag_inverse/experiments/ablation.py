@@ -12,7 +12,7 @@ from tqdm import tqdm
 from pag_inverse.experiments import trials
 from pag_inverse.experiments.counting import Passes, counted_model
 from pag_inverse.experiments.entries import AblationEntry
-from pag_inverse.experiments.methods import Method, digest, training_pictures
+from pag_inverse.experiments.methods import Method, check_words, digest, training_pictures
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.guidance import make_perturbation, spelling
 from pag_inverse.metrics.statistics import estimate, paired_difference
@@ -96,6 +96,7 @@ def ablate(request: AblationRequest) -> int:
     if request.device == "cpu":
         settle_freed_memory(request.size**2)
     prepared = [prepare(request, solver, task) for solver, task in zip(request.solvers, tasks, strict=True)]
+    check_words(request.only, list(dict.fromkeys(v.name for ablation in prepared for v in ablation.variants)))
     failed = False
     for ablation in prepared:
         if not request.table_only:

@@ -18,6 +18,7 @@ from pag_inverse.storage.files import sha256
 from pag_inverse.training.crops import split_held_out
 
 GUIDANCE = ("s", "layers", "pag_interval", "perturbation", "combination", "adaptive_scale")  # of a row
+SHOWN_NAMES = 20  # of settings, in a message
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,12 @@ def training_pictures(folder: Path, count: int, output: Path) -> dict[str, Path]
 def spread(files: Sequence[Path], count: int) -> list[Path]:
     """`count` of the files, spread evenly over them."""
     return list(files[:: max(1, len(files) // count)][:count])
+
+
+def check_words(words: Sequence[str], names: Sequence[str]) -> None:
+    """ValueError for a word of --only that no setting has in its name."""
+    shown = names[:SHOWN_NAMES]
+    for word in words:
+        if not any(word in name for name in names):
+            more = f"; and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+            raise ValueError(f"--only {word}: no setting has it; there are {'; '.join(shown)}{more}")

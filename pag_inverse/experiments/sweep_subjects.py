@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pag_inverse.data.images import Picture
+from pag_inverse.experiments.methods import check_words
 from pag_inverse.experiments.sweep_grid import Setting, grid, layer_sets
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.settings import (
@@ -64,10 +65,9 @@ class SweepRequest:
         return load_prior(self.prior or name, weights_dir=self.weights_dir, device=device, precision=self.precision)
 
     def kept(self, found: Sequence[Setting]) -> list[Setting]:
-        """The settings with a word of `only` in their name, and those without PAG; ValueError where there is none."""
+        """The settings with a word of `only` in their name, and those without PAG; ValueError: a word that none has."""
+        check_words(self.only, [f.name for f in found])
         chosen = [f for f in found if not self.only or any(word in f.name for word in self.only)]
-        if not chosen:
-            raise ValueError(f"--only {' '.join(self.only)}: no setting has it; there are {found[-1].name} and others")
         return [f for f in found if f.s == 0 or f in chosen]
 
 

@@ -86,3 +86,10 @@ def test_bad_input_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert command.main(["--data", "nowhere", "--output", "out"]) == 2
     assert command.main([*ARGS, *PSLD, "--tasks", "motion_deblur", "gaussian_deblur"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3 and not (here / "out").exists()
+
+
+def test_a_word_that_no_setting_has_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*ARGS, "--solvers", "diffpir", "--only", "nothing", "row"]) == 2
+    error = capsys.readouterr().err
+    assert "--only nothing: no setting has it; there are 1000 steps; --speed fast" in error
+    assert len(error.splitlines()) == 1 and not (here / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pag_inverse.experiments.entries import AblationEntry
 from pag_inverse.experiments.methods import Method, check_words, digest, training_pictures
 from pag_inverse.experiments.trials import Trial
 from pag_inverse.guidance import make_perturbation, spelling
-from pag_inverse.metrics.statistics import estimate, paired_difference
+from pag_inverse.metrics.statistics import Estimate, estimate, paired_difference
 from pag_inverse.priors import Prior, load_prior
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.schedule import T
@@ -273,5 +274,11 @@ def _line(variant: Variant, mine: Mapping[str, Entry], other: Mapping[str, Entry
         return [*start, "", *means, "", ""]
     before, after = (sum(side[picture]["cpu_seconds"] for picture in common) for side in (other, mine))
     pairs = [paired_difference([mine[i][n] for i in common], [other[i][n] for i in common]) for n in SCORES]
-    changes = [f"{d.mean:+.{digits}f} ± {d.half:.{digits}f}" for d, digits in zip(pairs, (2, 3), strict=True)]
+    changes = [_change(difference, digits) for difference, digits in zip(pairs, (2, 3), strict=True)]
     return [*start, f"{before / after:.2f}", *means, *changes]
+
+
+def _change(difference: Estimate, digits: int) -> str:
+    """A difference with its interval, which one picture does not have."""
+    text = f"{difference.mean:+.{digits}f}"
+    return text if math.isnan(difference.half) else f"{text} ± {difference.half:.{digits}f}"

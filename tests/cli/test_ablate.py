@@ -93,3 +93,11 @@ def test_a_word_that_no_setting_has_is_refused(here: Path, capsys: pytest.Captur
     error = capsys.readouterr().err
     assert "--only nothing: no setting has it; there are 1000 steps; --speed fast" in error
     assert len(error.splitlines()) == 1 and not (here / "out").exists()
+
+
+def test_one_picture_has_no_interval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pag = "pag_interval=[0, 0.5]"
+    assert command.main([*ARGS, "--pictures", "1", "--solvers", "diffpir", "--only", pag]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if pag in line).strip("| ").split(" | ")
+    assert row[2] == "1" and "nan" not in " ".join(row) and "±" not in " ".join(row)
+    assert float(row[-1]) == pytest.approx(0, abs=1) and row[-2][0] in "+-"

@@ -37,7 +37,7 @@ from pag_inverse.solvers import SOLVERS, Solver, solver_class
 from pag_inverse.solvers.step_sizes import settle, with_options
 from pag_inverse.storage.entries import Entry
 from pag_inverse.storage.files import file_sha256
-from pag_inverse.storage.finding import find_runs
+from pag_inverse.storage.finding import check_gathers, find_runs
 from pag_inverse.storage.places import check_apart
 from pag_inverse.storage.run_store import RunStore
 
@@ -86,6 +86,7 @@ class Variant:
 def ablate(request: AblationRequest) -> int:
     """Measure what was not measured yet, and print a table for each solver; 1 where a restoration failed."""
     check_apart(request.output, [request.data])
+    check_gathers(request.output, request.data)
     tasks = request.tasks * len(request.solvers) if len(request.tasks) == 1 else request.tasks
     if len(tasks) != len(request.solvers):
         raise ValueError(f"{len(tasks)} tasks for {len(request.solvers)} solvers; give one, or one for each solver")

@@ -20,7 +20,7 @@ from pag_inverse.experiments.sweep_restoration import RestorationSubject
 from pag_inverse.experiments.sweep_subjects import Made, Subject, SweepRequest
 from pag_inverse.runtime.allocation import settle_freed_memory
 from pag_inverse.runtime.processes import Processes
-from pag_inverse.storage.finding import find_runs
+from pag_inverse.storage.finding import check_gathers, find_runs
 from pag_inverse.storage.places import check_apart
 from pag_inverse.storage.run_store import RunStore
 from pag_inverse.storage.together import agree_on_settings
@@ -53,6 +53,7 @@ class Sweep:
 
     def __init__(self, request: SweepRequest, processes: Processes) -> None:
         check_apart(request.output, [request.data])
+        check_gathers(request.output, request.data)
         self.request, self.processes = request, processes
         device = f"cuda:{processes.local}" if request.device == "cuda" else request.device
         self.networks = Networks.of(request, device)

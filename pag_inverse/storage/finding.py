@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pag_inverse.data.files import MANIFEST
@@ -30,9 +31,31 @@ def check_root(folder: Path) -> None:
 
     Such runs have the folder as their root.
     """
-    there = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if there and not any(path.is_dir() and (_is_below_root(path) or _is_started(path)) for path in there):
+    _check_holds(folder, _is_below_root)
+
+
+def check_gathers(folder: Path, data: Path) -> None:
+    """ValueError where a folder that shall gather runs, each in a folder of its own, has files in it and no run.
+
+    Also where it lies below `data`, the folder of the input, and no run is in it.
+    """
+    absolute = folder.absolute()
+    _check_holds(absolute, _is_run)
+    if not _holds(absolute, _is_run) and data.resolve() in absolute.resolve().parents:
+        raise ValueError(f"--output {folder} lies in the folder of the input {data}; give another --output")
+
+
+def _check_holds(folder: Path, is_run: Callable[[Path], bool]) -> None:
+    if _visible(folder) and not _holds(folder, is_run):
         raise ValueError(f"{folder} is not empty and holds no runs; give another --output")
+
+
+def _holds(folder: Path, is_run: Callable[[Path], bool]) -> bool:
+    return any(path.is_dir() and (is_run(path) or _is_started(path)) for path in _visible(folder))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
 
 
 def _is_below_root(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,27 @@ def test_one_picture_has_no_interval(here: Path, capsys: pytest.CaptureFixture[s
     row = next(line for line in capsys.readouterr().out.splitlines() if pag in line).strip("| ").split(" | ")
     assert row[2] == "1" and "nan" not in " ".join(row) and "±" not in " ".join(row)
     assert float(row[-1]) == pytest.approx(0, abs=1) and row[-2][0] in "+-"
+
+
+@pytest.mark.parametrize("sweep", [[], ["--scales", "1"]])
+def test_an_output_with_other_files_is_refused(
+    sweep: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pag = ["--solvers", "diffpir", *(sweep or ["--only", "row as it is"])]
+    args = ["--data", "data", "--size", "64", "--pictures", "1", "--precision", "float32", *pag]
+    shutil.copytree(here / "data", here / "photographs")
+    for output, told in (("photographs", "holds no runs"), ("data/out", "lies in the folder of the input data")):
+        assert command.main([*args, "--output", output]) == 2
+        error = capsys.readouterr().err
+        assert told in error and len(error.splitlines()) == 1
+    assert not (here / "data" / "out").exists() and not any(path.is_dir() for path in (here / "photographs").iterdir())
+
+
+def test_an_earlier_ablation_goes_on_beside_other_files(here: Path) -> None:
+    args = [*ARGS, "--pictures", "1", "--solvers", "diffpir", "--only", "row as it is"]
+    assert command.main(args) == 0
+    (here / "out" / "notes.txt").write_text("mine")
+    assert command.main(args) == 0
+    assert command.main([*args, "--task", "motion_deblur"]) == 0
+    (here / "out").rename(here / "data" / "out")  # made before this was refused
+    assert command.main([*args, "--output", "data/out"]) == 0

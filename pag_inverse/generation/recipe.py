@@ -219,3 +219,16 @@ def describe(recipe: SampleRecipe, request: SampleRequest, prompts: Sequence[str
 
 
 TOLD = ("prior", "unconditional_prior", "count")  # settings that decide nothing
+
+
+def further_guidance(settings: Mapping[str, Any]) -> str:
+    """Of a run's description: its perturbation, combination and interval, where they act and are not the defaults."""
+    pag = settings["s"] > 0
+    combined = pag or (settings["cfg"] != 1 and settings["unconditional_prior"] is None)
+    low, high = settings["pag_interval"]
+    found = {
+        f"perturbation {settings['perturbation']}": pag and settings["perturbation"] != "identity",
+        f"combination {settings['combination']}": combined and settings["combination"] != "plain",
+        f"interval {low:g} to {high:g}": pag and (low, high) != (0.0, 1.0),
+    }
+    return ", ".join(text for text, told in found.items() if told)

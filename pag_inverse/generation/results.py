@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pag_inverse.data.files import write_whole
 from pag_inverse.generation.plans import SamplePlan
+from pag_inverse.generation.recipe import further_guidance
 from pag_inverse.generation.scoring import Figures, Reference, figures
 from pag_inverse.generation.writing import sampled
 from pag_inverse.metrics.distribution import VARIANT
@@ -49,8 +50,13 @@ def write_results(
             found[name]["paper"] = plan.paper[name]
     counts = {name: len(sampled(store, names)) for name, (store, names) in runs.items()}
     settings = {name: [str(store.settings[key]) for key in SETTINGS] for name, (store, _) in runs.items()}
+    further = {name: further_guidance(store.settings) for name, (store, _) in runs.items()}
+    named = list(SETTINGS)
+    if any(further.values()):
+        named.append("guidance")
+        settings = {name: [*cells, further[name]] for name, cells in settings.items()}
     columns = [key for key in COLUMNS if any(isinstance(f.get(key), float) for f in found.values())]
-    head = ["run", *SETTINGS, "pictures", *(COLUMNS[key][0] for key in columns)]
+    head = ["run", *named, "pictures", *(COLUMNS[key][0] for key in columns)]
     rows = [
         [name, *settings[name], str(counts[name]), *(_cell(found[name].get(key), COLUMNS[key][1]) for key in columns)]
         for name in runs

@@ -20,6 +20,7 @@ from pag_inverse.generation.recipe import (
     SampleRecipe,
     classes_of,
     describe,
+    further_guidance,
     make_items,
     make_sample_recipe,
 )
@@ -177,13 +178,14 @@ class _Sampling:
         row = recipe.row
         pag = f"PAG s = {row.s:g} at {', '.join(row.layers)}" if row.s > 0 else "no PAG"
         cfg = f", cfg {row.cfg:g}" if row.cfg != 1 else ""
+        further = further_guidance(run.store.settings)
         started = time.monotonic()
         for _ in range(2):  # the first step also makes what is made once
             started = time.monotonic()
             _first_step(recipe, batch)
         batches = -(-left // len(batch)) / self.processes.world
         seconds = batches * row.steps * (time.monotonic() - started)
-        told = f"{row.sampler} with {row.steps} steps, {recipe.size} px; {pag}{cfg}"
+        told = f"{row.sampler} with {row.steps} steps, {recipe.size} px; {pag}{cfg}{further and f', {further}'}"
         interval = tqdm.format_interval(seconds)
         print(f"{run.name}: {left} pictures of prior {row.prior}, {told}; about {interval}", file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
@@ -96,6 +97,23 @@ def test_an_adaptive_scale(priors: Path, here: Path) -> None:
         json.loads((here / name / "manifest.json").read_text())["settings"] for name in ("constant", "adaptive")
     )
     assert adaptive["adaptive_scale"] == 0.002 and "adaptive_scale" not in constant
+
+
+def test_the_header_and_the_table_name_perturbation_combination_and_interval(
+    priors: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(line(priors, "--count 1 --combination apg --pag-interval 0.2 0.8 --output out")) == 0
+    told = "perturbation random_mask:ratio=0.5, combination apg:radius=15.0,eta=0.0, interval 0.2 to 0.8"
+    assert f"PAG s = 2 at mid_block.attentions.0, {told}; about" in capsys.readouterr().err
+    (row,) = csv.DictReader((here / "out" / "results.csv").read_text().splitlines())
+    assert row["guidance"] == told and told in (here / "out" / "results.md").read_text()
+    assert command.main(shlex.split(f"--prior {priors}/pixels --steps 1 --size 16 --count 1 --output plain")) == 0
+    assert "guidance" not in (here / "plain" / "results.csv").read_text()
+    one = f"prior: {priors}/pixels, sampler: ddpm, steps: 1, size: 16, s: 2.0, layers: [mid_block.attentions.0]"
+    Path("two.yaml").write_text(f"rows: {{pag: {{{one}}}, seg: {{{one}, perturbation: seg}}}}")
+    assert command.main(shlex.split("--suite two.yaml --count 1 --output two")) == 0
+    rows = list(csv.DictReader((here / "two" / "results.csv").read_text().splitlines()))
+    assert [row["guidance"] for row in rows] == ["", "perturbation seg:sigma=inf"]
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(

@@ -241,6 +241,9 @@ class _Sampling:
                 print(f"written to {write_grid(run.store, entries)}")
             if entries and self.request.npz:
                 print(f"written to {write_npz(run.store, entries)}")
+            if earlier := sampled(run.store, set(run.store.entries()) - set(run.names)):
+                folder = run.store.folder / "samples"
+                print(f"{folder} holds {len(earlier)} more of an earlier run: they are not counted", file=sys.stderr)
         named = {run.name: (run.store, run.names) for run in self.runs}
         print(write_results(self.plan, named, networks, self.reference))
 

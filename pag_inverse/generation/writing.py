@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class SampleEntry(ItemEntry):
     seconds: float
 
 
-def sampled(store: RunStore, names: Sequence[str]) -> dict[str, Entry]:
+def sampled(store: RunStore, names: Iterable[str]) -> dict[str, Entry]:
     """The entries of those pictures of a run that did not fail, in the order of their names."""
     entries = store.entries()
     return {name: entries[name] for name in names if name in entries and "error" not in entries[name]}

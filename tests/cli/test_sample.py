@@ -142,6 +142,17 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(
     assert command.main(line(priors, "--count 5 --seed 1 --output parts")) == 2
 
 
+def test_a_smaller_count_tells_of_the_pictures_that_are_left(
+    priors: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(line(priors, "--count 4 --output out")) == 0
+    assert "earlier run" not in capsys.readouterr().err
+    assert command.main(line(priors, "--count 2 --output out")) == 0
+    said = capsys.readouterr()
+    assert said.err.count("samples holds 2 more of an earlier run: they are not counted\n") == 1
+    assert len(pictures(here / "out")) == 4 and read_picture(here / "out" / "grid.png").shape == (16, 34, 3)
+
+
 def test_several_processes_share_a_run(priors: Path, here: Path) -> None:
     assert command.main(line(priors, "--count 4 --output one")) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]

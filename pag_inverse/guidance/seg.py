@@ -9,6 +9,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from operators.validation import short
 from pag_inverse.guidance.attention import SelfAttentionProcessor, merged, projections
 from pag_inverse.guidance.blurs import blur_2d
 from pag_inverse.guidance.perturbation import PassContext, Perturbation
@@ -21,7 +22,12 @@ INFINITE = 9999.0  # a larger sigma is infinite
 
 
 def _sigma(value: object) -> object:
-    return "inf" if value in ("inf", math.inf) else check_number("sigma", value)
+    if value in ("inf", math.inf):
+        return "inf"
+    try:
+        return check_number("sigma", value)
+    except ValueError:
+        raise ValueError(f"sigma is {short(value)}; it must be a number, at least 0, or inf") from None
 
 
 @settings

@@ -219,6 +219,8 @@ REFUSED = [
     ("--pag 0 --perturbation seg", "--perturbation does nothing with --pag 0"),
     ("--layers nothing", "holds no self-attention of this prior"),
     ("--perturbation nothing", "unknown perturbation 'nothing'; there are identity"),
+    ("--perturbation seg:sigma=abc", "sigma is 'abc'; it must be a number, at least 0, or inf"),
+    ("--perturbation seg:sigma=-1", "sigma is -1; it must be a number, at least 0, or inf"),
     ("--suite nothing", "unknown suite 'nothing'; there are embedded"),
     ("--suite embedded --pag 2", "--pag does nothing with --suite"),
     ("--suite embedded --rows nothing", "has the rows pixel, pixel_pag"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,11 @@ from pag_inverse.priors.attention_layers import resolve_layers
 from pag_inverse.priors.checkpoints.files import one_line
 from pag_inverse.settings import check_number
 
+# Sentences of the libraries that name arguments of their own, which no flag gives.
+_ADVICE = re.compile(
+    r"local_files_only|low_cpu_mem_usage|ignore_mismatched|allow_pickle|environment variable|stacktrace|https?://"
+)
+_LONGEST, _TEXT = 300, 20_000  # letters of a reason, and of the text that it is taken from
 NETWORKS = ("unet", "vae", "text_encoder", "controlnet")
 
 
@@ -92,13 +98,16 @@ def _placed(pipeline: Any, device: str, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Loading without the bars and the warnings of the libraries."""
+    """Loading without the bars, the warnings and the logs of the libraries: a fault is told by its error."""
     from diffusers.utils import logging as first
     from transformers.utils import logging as second
 
     shown = [log for log in (first, second) if log.is_progress_bar_enabled()]
+    told = [(log, log.get_verbosity()) for log in (first, second)]
     for log in shown:
         log.disable_progress_bar()
+    for log, _ in told:
+        log.set_verbosity(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,6 +115,8 @@ def _quietly() -> Iterator[None]:
     finally:
         for log in shown:
             log.enable_progress_bar()
+        for log, level in told:
+            log.set_verbosity(level)
 
 
 def _loaded(kind: Any, folder: Path | None, published: str, download: bool, **parts: Any) -> Any:
@@ -116,6 +127,13 @@ def _loaded(kind: Any, folder: Path | None, published: str, download: bool, **pa
         with _quietly():
             return kind.from_pretrained(source, local_files_only=offline, **parts)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        what = f"{source} does not load as a {kind.__name__}: {one_line(error)}"
+        what = f"{source} does not load as a {kind.__name__}: {_reason(error)}"
         remedy = "" if folder is not None or download else f"; give the folder of {published}, or --download"
         raise ValueError(f"{what}{remedy}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says of a fault, without its advice and the last full stop."""
+    sentences = re.split(r"(?<=[.?!])\s+", one_line(error, _TEXT))
+    text = " ".join(one for one in sentences if not _ADVICE.search(one)).rstrip(". ")[:_LONGEST] or type(error).__name__
+    return text + ")" * (text.count("(") - text.count(")"))  # the advice may have stood in brackets

@@ -141,6 +141,31 @@ def test_weights_that_are_nowhere_are_told_with_the_remedy(tmp_path: Path, capsy
     assert command.main(["upscale", *given]) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and "stabilityai/stable-diffusion-x4-upscaler, or --download" in told[0]
+    assert "local_files_only" not in told[0] and ".;" not in told[0]
+
+
+def test_wrong_weights_are_told_without_the_advice_of_the_libraries(
+    folders: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    weights = shutil.copytree(folders["upscale"], tmp_path / "weights")
+    config = json.loads((weights / "unet" / "config.json").read_text())
+    (weights / "unet" / "config.json").write_text(json.dumps({**config, "in_channels": 9}))
+    given = ["--weights", str(weights), "--input", str(draw(tmp_path / "p.png", 20, 20)), "--output", "out"]
+    assert command.main(["upscale", *given]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "does not load as a StableDiffusionUpscalePipeline" in told[0] and "shape" in told[0]
+    for advice in ("ignore_mismatched_sizes", "low_cpu_mem_usage", "http"):
+        assert advice not in told[0]
+    assert not told[0].endswith(".")
+
+
+def test_a_control_network_without_weights_is_told_in_one_line(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "config.json").write_text('{"_class_name": "ControlNetModel"}')
+    given = ["--controlnet", str(tmp_path / "control"), "--input", str(draw(tmp_path / "p.png", 20, 20))]
+    assert command.main(["controlnet", *given, "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1 and "no file named diffusion_pytorch_model" in told[0] and "allow_pickle" not in told[0]
 
 
 def test_a_controlnet_that_is_nowhere_is_told_without_warnings(

@@ -143,9 +143,9 @@ def add_machine(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--batch-size", type=batch_size, default=1, metavar="N|auto", help="images at once")
 
 
-def add_prior(p: argparse._ArgumentGroup) -> None:
+def add_prior(p: argparse._ArgumentGroup, default: str = "the solver's embedded one") -> None:
     """The prior and its files."""
-    p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default the solver's embedded one")
+    p.add_argument("--prior", help=f"{', '.join(PRIORS)}, or a path; by default {default}")
     p.add_argument("--weights-dir", type=path, metavar="DIR", help="published weights (or PAG_INVERSE_WEIGHTS)")
     p.add_argument("--download", action="store_true", help="fetch missing published weights from the hub")
     p.add_argument("--prior-config", type=path, metavar="FILE", help="arguments or YAML that came with a checkpoint")

@@ -55,7 +55,7 @@ def parser() -> Parser:
     how.add_argument("--adaptive-scale", type=float, metavar="A", help="a of s(t) = max(0, s - a (1000 - t)), for PAG")
     how.add_argument("--cfg", type=float, help="classifier-free guidance; 1 is off")
     how.add_argument("--uncond-prior", dest="unconditional_prior", metavar="PRIOR", help="its unconditional network")
-    add_prior(p.add_argument_group("prior"))
+    add_prior(p.add_argument_group("prior"), "pixel")
     machine = p.add_argument_group("speed and memory")
     machine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     machine.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the networks")

@@ -123,6 +123,7 @@ def make_sample_recipe(row: SampleRow, prior: Prior, unconditional: Prior | None
     """The objects of a row over loaded priors; ValueError: what does not fit."""
     size = row.size or prior.image_size
     check_memory(size, size)
+    _check_size(prior, size)
     shape = prior.state_shape((3, size, size))
     if row.s > 0:
         prior.resolve_layers(row.layers)
@@ -136,6 +137,16 @@ def make_sample_recipe(row: SampleRow, prior: Prior, unconditional: Prior | None
     sampler: Sampler = DDPM() if row.sampler == "ddpm" else DDIM(row.eta)
     embed = lru_cache(maxsize=64)(prompt_encoder(prior)) if row.prompts else None
     return SampleRecipe(row, prior, unconditional, make_guidance(row, prior, unconditional), sampler, size, embed)
+
+
+def _check_size(prior: Prior, size: int) -> None:
+    """ValueError, with the sides next to it, for a side that is no multiple of the prior's."""
+    n = prior.multiple
+    if size % n:
+        allowed = " or ".join(str(side) for side in (size // n * n, -(-size // n) * n) if side)
+        raise ValueError(
+            f"size is {size}; prior {prior.name} samples pictures with sides that are multiples of {n}: take {allowed}"
+        )
 
 
 def classes_of(prior: Prior) -> int:

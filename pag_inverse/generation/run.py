@@ -187,7 +187,10 @@ class _Sampling:
         seconds = batches * row.steps * (time.monotonic() - started)
         told = f"{row.sampler} with {row.steps} steps, {recipe.size} px; {pag}{cfg}{further and f', {further}'}"
         interval = tqdm.format_interval(seconds)
-        print(f"{run.name}: {left} pictures of prior {row.prior}, {told}; about {interval}", file=sys.stderr)
+        print(
+            f"{run.name}: {left} picture{'s' if left > 1 else ''} of prior {row.prior}, {told}; about {interval}",
+            file=sys.stderr,
+        )
 
     def sample_batch(self, run: SampleRun, recipe: SampleRecipe, batch: Sequence[Item], progress: Progress) -> None:
         """Sample one batch and save each picture of it."""

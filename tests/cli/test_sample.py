@@ -19,6 +19,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from pag_inverse.cli import sample as command
 from pag_inverse.data.images import read_picture
 from pag_inverse.generation import run as engine
+from pag_inverse.generation.plans import DEFAULT_PRIOR
 from pag_inverse.priors.checkpoints.files import load_state
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "sample.py"
@@ -99,12 +100,18 @@ def test_an_adaptive_scale(priors: Path, here: Path) -> None:
     assert adaptive["adaptive_scale"] == 0.002 and "adaptive_scale" not in constant
 
 
+def test_the_help_names_the_prior_of_a_command_without_a_solver() -> None:
+    help_text = " ".join(command.parser().format_help().split())
+    assert f"or a path; by default {DEFAULT_PRIOR} --weights-dir" in help_text
+
+
 def test_the_header_and_the_table_name_perturbation_combination_and_interval(
     priors: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(line(priors, "--count 1 --combination apg --pag-interval 0.2 0.8 --output out")) == 0
     told = "perturbation random_mask:ratio=0.5, combination apg:radius=15.0,eta=0.0, interval 0.2 to 0.8"
-    assert f"PAG s = 2 at mid_block.attentions.0, {told}; about" in capsys.readouterr().err
+    header = capsys.readouterr().err
+    assert f"PAG s = 2 at mid_block.attentions.0, {told}; about" in header and "sample: 1 picture of prior" in header
     (row,) = csv.DictReader((here / "out" / "results.csv").read_text().splitlines())
     assert row["guidance"] == told and told in (here / "out" / "results.md").read_text()
     assert command.main(shlex.split(f"--prior {priors}/pixels --steps 1 --size 16 --count 1 --output plain")) == 0
@@ -201,7 +208,9 @@ def test_a_suite_with_guidance_by_two_models(priors: Path, here: Path) -> None:
 REFUSED = [
     ("--count 0", "count is 0"),
     ("--steps 1001", "steps is 1001"),
-    ("--size 33", "sides that are multiples of 16"),
+    ("--size 33", "sides that are multiples of 16: take 32 or 48"),
+    ("--size 60", "size is 60; prior pixel samples pictures with sides that are multiples of 16: take 48 or 64"),
+    ("--size 8", "take 16"),
     ("--size 60000", "GB of memory"),
     ("--prior nothing", "unknown prior 'nothing'; there are"),
     ("--prior imagenet_conditional", "no 256x256_diffusion.pt"),

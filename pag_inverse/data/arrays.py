@@ -49,7 +49,8 @@ def read_mask(path: str | Path, *, white_is_missing: bool = False) -> NDArray[np
     Of a picture that is white, or the half nearest to it; what was erased (is transparent) is missing. Of a .npy: True,
     1, or from the middle of 0..255 (whole numbers) or 0..1 (floats) upwards. `white_is_missing` turns both round, not
     the transparent part. Soft edges are cut in the middle, which is told. One-line ValueErrors: a mask without a
-    measured pixel, a photograph, another range or shape. Of a photograph with a part erased, the opacity is the mask.
+    measured pixel, a picture of levels 0 and 1 of 255, a photograph, another range or shape. Of a photograph with a
+    part erased, the opacity is the mask.
     """
     path = Path(path)
     if _is_array(path):
@@ -194,6 +195,10 @@ def _mask_of_picture(path: Path, white_is_missing: bool) -> NDArray[np.bool_]:
     levels, opacity = read_levels(path, "black", LARGEST_MASK)
     grey = levels.mean(axis=0)
     visible = None if opacity is None or (opacity >= 0.5).all() else opacity >= 0.5
+    if visible is None and 0 < grey.max() < 1.5 / 255:  # a mask of 0 and 1 that was saved as it is
+        raise ValueError(
+            f"{path}: its levels are 0 and 1 of 255, all black; in a picture white is 255: 0 and 1 count only in a .npy"
+        )
     coloured = (levels.max(axis=0) - levels.min(axis=0)) > COLOURED
     is_coloured = bool(coloured[... if visible is None else visible].mean() > FEW)
     photograph = is_coloured or is_photograph(grey * 255, visible)

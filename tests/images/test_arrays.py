@@ -113,9 +113,19 @@ def test_what_was_erased_is_missing(tmp_path: Path) -> None:
 def test_a_mask_without_a_measured_pixel_is_refused(tmp_path: Path) -> None:
     strokes = PIL.Image.new("RGBA", (10, 8), (0, 0, 0, 0))
     PIL.ImageDraw.Draw(strokes).rectangle([2, 2, 5, 5], fill="black")
-    pictures = [PIL.Image.new("L", (10, 8), 0), PIL.Image.new("L", (10, 8), 1), strokes]
+    pictures = [PIL.Image.new("L", (10, 8), 0), strokes]
     for path in (npy(tmp_path, np.zeros((8, 10))), *(png(tmp_path, picture) for picture in pictures)):
         assert "the mask has no measured pixel; white, True or 1 is what was measured" in refusal(read_mask, path)
+
+
+def test_a_picture_of_0_and_1_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for levels in (KNOWN, np.ones_like(KNOWN)):
+        path = png(tmp_path, PIL.Image.fromarray(levels.astype(np.uint8)))
+        for white_is_missing in (False, True):
+            with pytest.raises(ValueError, match=r"in a picture white is 255: 0 and 1 count only in a \.npy"):
+                read_mask(path, white_is_missing=white_is_missing)
+    bits = png(tmp_path, PIL.Image.fromarray(255 * KNOWN.astype(np.uint8)).convert("1"))
+    np.testing.assert_array_equal(read_mask(bits), KNOWN)  # a picture of one bit is black and white
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -159,13 +160,18 @@ def test_wrong_weights_are_told_without_the_advice_of_the_libraries(
     assert not told[0].endswith(".")
 
 
-def test_a_control_network_without_weights_is_told_in_one_line(tmp_path: Path, capsys: Any) -> None:
+def test_a_control_network_without_weights_is_told_in_one_line(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    logged: list[logging.LogRecord] = []  # by diffusers, which keeps the stderr that it was imported with
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", logged.append)
+    monkeypatch.setattr(logging.getLogger("diffusers"), "handlers", [handler])
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "config.json").write_text('{"_class_name": "ControlNetModel"}')
     given = ["--controlnet", str(tmp_path / "control"), "--input", str(draw(tmp_path / "p.png", 20, 20))]
     assert command.main(["controlnet", *given, "--output", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1 and "no file named diffusion_pytorch_model" in told[0] and "allow_pickle" not in told[0]
+    assert not logged
 
 
 def test_a_controlnet_that_is_nowhere_is_told_without_warnings(

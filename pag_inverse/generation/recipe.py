@@ -233,7 +233,7 @@ TOLD = ("prior", "unconditional_prior", "count")  # settings that decide nothing
 
 
 def further_guidance(settings: Mapping[str, Any]) -> str:
-    """Of a run's description: its perturbation, combination and interval, where they act and are not the defaults."""
+    """Of a run's description: what of its guidance acts and is not the default."""
     pag = settings["s"] > 0
     combined = pag or (settings["cfg"] != 1 and settings["unconditional_prior"] is None)
     low, high = settings["pag_interval"]
@@ -241,5 +241,6 @@ def further_guidance(settings: Mapping[str, Any]) -> str:
         f"perturbation {settings['perturbation']}": pag and settings["perturbation"] != "identity",
         f"combination {settings['combination']}": combined and settings["combination"] != "plain",
         f"interval {low:g} to {high:g}": pag and (low, high) != (0.0, 1.0),
+        f"adaptive scale {settings.get('adaptive_scale', 0.0):g}": pag and settings.get("adaptive_scale", 0.0) > 0,
     }
     return ", ".join(text for text, told in found.items() if told)

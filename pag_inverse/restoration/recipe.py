@@ -156,6 +156,8 @@ class Recipe:
             return "poisson"
         if self.estimates_sigma:
             return "gaussian of estimated sigma"
+        if self.task.noise == "none":
+            return "none"
         return "gaussian" if self.sigma_is_known else "unknown"
 
     @property

@@ -81,7 +81,7 @@ def test_a_measurement_of_ones_own(task: str, tmp_path: Path, capsys: pytest.Cap
         (["--task", "denoise", "--set", "peak=50"], "peak is 50.0; it is of poisson noise alone: give a sigma"),
         (["--task", "denoise", "--set", "peak=0.01"], "peak is 0.01; it must be greater than or equal to 0.1"),
         (["--task", "poisson_denoise", "--sigma", "0.1", "--set", "peak=50"], "--sigma and peak are two noises"),
-        (["--task", "jpeg", "--solver", "diffpir"], "has no row diffpir"),
+        (["--task", "jpeg", "--solver", "ddnm"], "has no row ddnm"),
         (["--task", "denoise", "--dataset", "ffhq"], "unknown dataset 'ffhq'"),
     ],
 )

@@ -78,18 +78,16 @@ def test_the_solver_is_the_task_s_unless_it_is_named(
     assert settings["solver"] == solver and settings["prior"] == ("latent" if solver == "psld" else "pixel")
 
 
-def test_only_a_measurement_of_unknown_sigma_is_restored_by_the_solver_of_the_paper(
-    photograph: Path, here: Path
-) -> None:
-    """Solvers that divide by sigma would restore the noise: it is estimated, but for what is left of a JPEG."""
+def test_a_measurement_without_sigma_is_restored_by_the_solver_of_the_task(photograph: Path, here: Path) -> None:
+    """Solvers that divide by sigma would restore the noise: it is estimated; a JPEG has none."""
     args = ["--measurement", str(photograph), "--steps", "2"]
     assert command.main(["--task", "gaussian_deblur", *args]) == 0
     content = manifest(here / "results" / "gaussian_deblur_diffpir")
     assert content["settings"]["noise"] == "gaussian of estimated sigma" and content["settings"]["sigma"] is None
     assert 0.002 < content["images"]["chelsea"]["sigma"] < 0.05 and content["images"]["chelsea"]["sigma_is_estimated"]
     assert command.main(["--task", "jpeg", *args]) == 0
-    content = manifest(here / "results" / "jpeg_dps")
-    assert content["settings"]["noise"] == "unknown" and content["images"]["chelsea"]["sigma"] is None
+    content = manifest(here / "results" / "jpeg_diffpir")
+    assert content["settings"]["noise"] == "none" and content["images"]["chelsea"]["sigma"] is None
 
 
 def test_the_kind_of_a_prior_is_told_from_its_files(here: Path, adm_checkpoint: Path, tiny_sd_folder: Path) -> None:

@@ -41,6 +41,7 @@ class Operator(Copyable, abc.ABC):
     one for all: tensors, tuples or lists. They add to those of the parent class. Values that are computed from the
     arrays at first use belong in a `functools.cached_property`: `select` and `to` drop them.
 
+    `_posterior_mean` is optional for an operator that is not linear.
     Optional, for a closed form of `solve` alone and in compositions: `_entries` where A multiplies each entry,
     `_gram` where A A* is diagonal, `_factors` where A acts on rows and columns separately. `stationary = True` where
     A A* is about a convolution.
@@ -152,8 +153,8 @@ class Operator(Copyable, abc.ABC):
 
     @property
     def has_posterior_mean(self) -> bool:
-        """Whether `posterior_mean` is to be had: of linear operators, and of those that write their own."""
-        return self.linear
+        """Whether `posterior_mean` is to be had: of linear operators, and of those that write `_posterior_mean`."""
+        return self.linear or type(self)._posterior_mean is not Operator._posterior_mean
 
     @torch.no_grad()
     def posterior_mean(
@@ -164,19 +165,13 @@ class Operator(Copyable, abc.ABC):
         For a linear operator it is `prox` with rho = sigma^2 / variance; `iterations` are at most those of `solve`.
         Another one has it where `has_posterior_mean` says so. ValueError as in `solve`; a variance that is not above 0.
         """
-        self._check_pair(x, y, variance)
-        precise = _precise(x)
-        rest = self.solve(y - self.forward(precise), sigma**2 / variance, iterations=iterations)
-        return (precise + self.adjoint(rest)).to(x.dtype)
-
-    def _check_pair(self, x: Tensor, y: Tensor, variance: float) -> None:
-        """ValueError where images, measurements and their number do not fit, or a variance is not above 0."""
         self._check(x, self.in_shape, "images")
         self._check(y, self.out_shape, "measurements")
         if len(x) != len(y):
             raise ValueError(f"{len(x)} images and {len(y)} measurements; they go in pairs")
         if not 0 < variance < float("inf"):
             raise ValueError(f"variance is {variance}; it must be above 0 and finite")
+        return self._posterior_mean(_precise(x), _precise(y), sigma, variance, iterations).to(x.dtype)
 
     def glue(self, y: Tensor) -> Tensor:
         """T y, the measurement carried to image space by the map of the gluing term.
@@ -238,6 +233,10 @@ class Operator(Copyable, abc.ABC):
             iterations=iterations,
             precondition=self._preconditioner(r, rho),
         )
+
+    def _posterior_mean(self, x: Tensor, y: Tensor, sigma: float, variance: float, iterations: int) -> Tensor:
+        """`posterior_mean`, everything already checked, in float32 or better."""
+        return x + self.adjoint(self.solve(y - self.forward(x), sigma**2 / variance, iterations=iterations))
 
     def _preconditioner(self, r: Tensor, rho: Tensor) -> Callable[[Tensor], Tensor] | None:
         """A cheap map near (A A* + rho)^-1 for tensors like r; None where there is none."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.special import log_ndtr
 
-from operators.base import ITERATIONS, Operator, Projection, Shape
+from operators.base import Operator, Projection, Shape
 from operators.validation import settings
 
 __all__ = ["Clip", "ClipSettings"]
@@ -49,19 +49,10 @@ class Clip(Operator):
     def _from_settings(cls, in_shape: Shape, settings: ClipSettings, rngs: Sequence[np.random.Generator]) -> Clip:
         return cls(in_shape, settings.gain, project=settings.project)
 
-    @property
-    def has_posterior_mean(self) -> bool:
-        """Of a mixture of two truncated normals."""
-        return True
-
-    @torch.no_grad()
-    def posterior_mean(
-        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
-    ) -> Tensor:
-        """As in `Operator`, exactly, for z <= 1: z is below the light that is white, or above it, where y is white and
-        noise. sigma is at least 1e-3.
+    def _posterior_mean(self, x: Tensor, y: Tensor, sigma: float, variance: float, iterations: int) -> Tensor:
+        """Exact for z <= 1: z is below the light that is white, or above it, where y is white and noise. sigma is at
+        least 1e-3.
         """
-        self._check_pair(x, y, variance)
         prior, seen, noise = x.double(), y.double(), max(sigma, SMALLEST_SIGMA) ** 2
         white, total = 2 / self.gain - 1, noise + self.gain**2 * variance
         apart = seen - (self.gain * (prior + 1) - 1)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from operators.base import ITERATIONS, Operator
+from operators.base import Operator
 from operators.spectral import Factors, LinearMap, Separable, circulant_inverse, divided, probed_power
 
 __all__ = ["Compose"]
@@ -76,14 +76,10 @@ class Compose(Operator):
         gram = self.inner._gram()
         return gram is not None and gram.numel() == 1 and float(gram) == 1
 
-    @torch.no_grad()
-    def posterior_mean(
-        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
-    ) -> Tensor:
-        """As in `Operator`. Where B B* is the identity, B z is normal with the same variance, and the rest stays."""
+    def _posterior_mean(self, x: Tensor, y: Tensor, sigma: float, variance: float, iterations: int) -> Tensor:
+        """Where B B* is the identity, B z is normal with the same variance, and the rest of z stays."""
         if self.linear or not self.has_posterior_mean:
-            return super().posterior_mean(x, y, sigma, variance, iterations=iterations)
-        self._check_pair(x, y, variance)
+            return super()._posterior_mean(x, y, sigma, variance, iterations)
         seen = self.inner.forward(x)
         met = self.outer.posterior_mean(seen, y, sigma, variance, iterations=iterations)
         return x + self.inner.adjoint(met - seen)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from operators.base import ITERATIONS, Operator, Projection, Shape
+from operators.base import Operator, Projection, Shape
 from operators.validation import check_shape, settings
 
 __all__ = ["Jpeg", "JpegSettings", "quantisation_table"]
@@ -82,39 +82,26 @@ class Jpeg(Operator):
     def _from_settings(cls, in_shape: Shape, settings: JpegSettings, rngs: Sequence[np.random.Generator]) -> Jpeg:
         return cls(in_shape, settings.quality, settings.subsampling, project=settings.project)
 
-    @property
-    def has_posterior_mean(self) -> bool:
-        """Rounding is a noise that is known."""
-        return True
-
-    @torch.no_grad()
-    def posterior_mean(
-        self, x: Tensor, y: Tensor, sigma: float, variance: float, *, iterations: int = ITERATIONS
-    ) -> Tensor:
-        """As in `Operator`, for the noise of rounding instead of `sigma`, which is not used.
+    def _posterior_mean(self, x: Tensor, y: Tensor, sigma: float, variance: float, iterations: int) -> Tensor:
+        """For the noise of rounding instead of `sigma`, which is not used.
 
         Rounding to multiples of q leaves each DCT coefficient an error of variance q^2 / 12 (Bennett, 1948). Its mean
         under N(x, variance) is kept within the q / 2 around the multiple that y has. Y, Cb and Cr are taken as
         independent, each with its own share of the variance; a mean of 2 x 2 colours has a quarter of it.
         """
-        self._check_pair(x, y, variance)
-        precise = torch.promote_types(x.dtype, torch.float32)
-        ours, theirs = (_mixed(127.5 * (image.to(precise) + 1), TO_YCC, 0.0, 128.0) for image in (x, y))
+        ours, theirs = (_mixed(127.5 * (image + 1), TO_YCC, 0.0, 128.0) for image in (x, y))
         height, width = self.in_shape[1:]
-        shares = (
-            x.new_tensor(TO_YCC, dtype=precise).square().sum(dim=1).view(-1, 1, 1, 1, 1)
-            if len(self.tables) > 1
-            else x.new_ones(1, 1, 1, 1, 1)
-        )
+        mixing = x.new_tensor(TO_YCC if len(self.tables) == 3 else ((1.0,),))
+        variances = variance * mixing.square().sum(dim=1).view(-1, 1, 1, 1, 1)
         if not self.halved:
-            met = self._met(ours, theirs, slice(None), 1, variance * shares)
+            met = self._met(ours, theirs, slice(None), 1, variances)
         else:
-            luma = self._met(ours[:, :1], theirs[:, :1], slice(0, 1), 2, variance * shares[:1])
+            luma = self._met(ours[:, :1], theirs[:, :1], slice(0, 1), 2, variances[:1])
             even = (height + height % 2, width + width % 2)
             half, given = (_averaged(_repeated(planes[:, 1:], *even), rounded=False) for planes in (ours, theirs))
-            move = _doubled(self._met(half, given, slice(1, 3), 1, variance * shares[1:] / 4) - half, rounded=False)
+            move = _doubled(self._met(half, given, slice(1, 3), 1, variances[1:] / 4) - half, rounded=False)
             met = torch.cat([luma, ours[:, 1:] + move[..., :height, :width]], dim=1)
-        return (_mixed(met, TO_RGB, -128.0, 0.0) / 127.5 - 1).to(x.dtype)
+        return _mixed(met, TO_RGB, -128.0, 0.0) / 127.5 - 1
 
     def _met(self, ours: Tensor, theirs: Tensor, which: slice, blocks: int, variance: Tensor) -> Tensor:
         """The posterior mean of planes of 0 to 255, given the decoded ones; `variance` of each, (C, 1, 1, 1, 1)."""

@@ -151,8 +151,9 @@ def simulated_sigma(task: str) -> str:
 
 def measured_sigma(task: str) -> str:
     """What the field of sigma says of a measurement."""
-    empty = "estimated from the picture" if estimated(task) else "not known; the result is better with it"
-    return f"0.05 is 6.4 of 255 levels. Empty: {empty}."
+    if not estimated(task):
+        return "The task has no noise of this kind: leave it empty."
+    return "0.05 is 6.4 of 255 levels. Empty: estimated from the picture."
 
 
 def solver_section() -> dict[str, Any]:
